@@ -1,0 +1,1 @@
+"""evalrunner: choose a model, guard a prompt, price a workload."""

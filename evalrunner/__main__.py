@@ -1,0 +1,7 @@
+"""`python -m evalrunner`."""
+
+import sys
+
+from evalrunner.cli import main
+
+sys.exit(main())

@@ -1,0 +1,116 @@
+"""The three protocols a third party can implement, and how a name in YAML becomes an object.
+
+A name is a built-in (the tables of strings below, imported on use), an entry point of the groups `evalrunner.clients`, `evalrunner.scorers`,
+`evalrunner.loaders`, or `module:attribute`. Each names a factory; its keyword arguments are the options a user may write, bound before anything is sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct, field
+
+from evalrunner.clock import Clock
+from evalrunner.errors import PluginError
+from evalrunner.records import Completion, Request, Score, Timeouts
+
+Kind = Literal["clients", "scorers", "loaders"]
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "clients": {
+        "openai": "evalrunner.clients.openai:openai_client",
+        "local": "evalrunner.clients.openai:openai_client",
+        "simulator": "evalrunner.clients.openai:openai_client",
+    },
+    "scorers": {
+        "exact": "evalrunner.scorers.text:exact",
+        "includes": "evalrunner.scorers.text:includes",
+        "regex": "evalrunner.scorers.text:regex",
+        "numeric": "evalrunner.scorers.structured:numeric",
+        "json": "evalrunner.scorers.structured:json_",
+    },
+    "loaders": {
+        ".jsonl": "evalrunner.plan.datasets:load_jsonl",
+        ".json": "evalrunner.plan.datasets:load_json",
+        ".csv": "evalrunner.plan.datasets:load_csv",
+        ".tsv": "evalrunner.plan.datasets:load_tsv",
+        ".parquet": "evalrunner.plan.datasets:load_parquet",
+        ".yaml": "evalrunner.plan.datasets:load_yaml",
+        ".yml": "evalrunner.plan.datasets:load_yaml",
+    },
+}
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """One provider as a client factory receives it. `api_key` never leaves this object but into the Authorization header; repr hides it."""
+
+    name: str
+    kind: str
+    base_url: str
+    api_key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    transport: str = "aiohttp"
+
+    def __repr__(self) -> str:
+        return f"Account({self.name!r}, kind={self.kind!r}, base_url={self.base_url!r})"
+
+
+class Client(Protocol):
+    """Sends one request and reads one answer. Raises `errors.RequestError` or `errors.EndpointError`; knows nothing of retries or limits.
+
+    The factory is called once per account as `factory(account, clock)`.
+    """
+
+    async def complete(self, request: Request) -> Completion: ...
+    async def aclose(self) -> None: ...
+
+
+ClientFactory = Callable[[Account, Clock], Client]
+Scorer = Callable[[Request, Completion], Score | Awaitable[Score]]
+"""Scores one answer; raises `ScorerError` (or anything) for a null score with a reason. Factories take their options as keyword arguments."""
+Loader = Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]
+"""Yields (line or row number from 1, row) in order, lazily where the format allows; raises `DatasetError` with `file:line:`."""
+
+
+def find(kind: Kind, name: str) -> Callable[..., Any]:
+    """The factory called `name`. Raises `PluginError` naming the nearest known name."""
+    if target := BUILT_IN[kind].get(name):
+        return _load(kind, name, target)
+    if ":" in name:
+        return _load(kind, name, name)
+    found = entry_points(group=f"evalrunner.{kind}", name=name)
+    for entry in found:
+        return _load(kind, name, entry.value)
+    known = sorted({*BUILT_IN[kind], *(entry.name for entry in entry_points(group=f"evalrunner.{kind}"))})
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; or name your own as module:attribute"
+    raise PluginError(f"no {kind.removesuffix('s')} is called {name!r} ({hint})")
+
+
+def bind(factory: Callable[..., Any], name: str, options: Mapping[str, Any]) -> None:
+    """Check `options` against the factory's keyword arguments without calling it. Raises `PluginError` naming the option."""
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no options"
+        raise PluginError(f"{name}: {error} (it takes: {takes})") from None
+
+
+def _load(kind: str, name: str, target: str) -> Callable[..., Any]:
+    module, _, attribute = target.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{kind.removesuffix('s')} {name!r} cannot be loaded: {error}") from error
+    if not callable(loaded):
+        raise PluginError(f"{kind.removesuffix('s')} {name!r}: {target} is not callable")
+    return loaded  # type: ignore[no-any-return]
