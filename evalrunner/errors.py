@@ -84,7 +84,7 @@ class _ProviderError(EvalRunnerError):
     not be read, `retry_after_s` the wait the server asked for, `phase` where it broke (connect, send, wait, stream, body).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per field of what was said
         self,
         message: str,
         *,
