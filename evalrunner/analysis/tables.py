@@ -1,0 +1,246 @@
+"""What a summary holds: the frozen tables that the report, `show` and `--json` read. No behaviour; `analysis.summary` fills them.
+
+None means unknown or undefined, never zero. Times end in `_ms` or `_s`, shares are 0..1. Dicts keep a stated order, so that equal records give equal bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+
+class Quantile(Struct, frozen=True, kw_only=True):
+    """One percentile, Hyndman-Fan type 7, with its 95 % order-statistic interval. All three are None when `n < needed` = 5 / (1 - p)."""
+
+    p: float
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    needed: int
+
+
+class Distribution(Struct, frozen=True, kw_only=True):
+    """A measured quantity over the answered requests that have it. `quantiles` are p50, p90, p95, p99.
+
+    `curve` is the empirical distribution for drawing: the values at 0 %, 1 %, …, 100 % (empty when n is 0).
+    """
+
+    n: int
+    mean: float | None
+    min: float | None
+    max: float | None
+    quantiles: tuple[Quantile, ...]
+    curve: tuple[float, ...] = ()
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """A mean score with its 95 % interval over samples (metrics.md, "Quality and its uncertainty").
+
+    `n`: samples with a score · `scored`: requests with one · `planned`: requests that should have one · `total`: the sum of the scores ·
+    `low_bound`, `high_bound`: the score with every request without one counted as 0 and as 1 ·
+    `tie_group`: from 1, the best, among the cells of the same prompt set; None outside a comparison.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    scored: int
+    planned: int
+    total: float | None
+    method: str
+    low_bound: float | None
+    high_bound: float | None
+    tie_group: int | None = None
+
+
+class TokenCount(Struct, frozen=True, kw_only=True):
+    """Tokens over the requests that report them; `unknown` counts the answered requests that do not."""
+
+    sum: int | None
+    mean: float | None
+    n: int
+    unknown: int
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """What was paid, retries included. `total` sums what is known: with `unknown > 0` (answered requests without a cost) it is a lower bound.
+
+    `per_1000`: a thousand samples, one trial each, at the mean of the answered requests with a cost · `per_correct`: total / sum of the scores, by
+    scorer; None when a cost is unknown or nothing was right.
+    """
+
+    total: float | None
+    currency: str | None
+    per_1000: float | None
+    per_correct: dict[str, float | None]
+    unknown: int
+
+
+class Effort(Struct, frozen=True, kw_only=True):
+    """What it took: attempts, retries (attempts after the first of a turn), 429s and their share of the attempts, and all waiting of our own."""
+
+    requests: int
+    attempts: int
+    retries: int
+    rate_limited: int
+    rate_limited_share: float | None
+    wait_s: float
+    wait_mean_ms: float | None
+
+
+class CellSummary(Struct, frozen=True, kw_only=True):
+    """One cell: prompt set × prompt × model × params × stream.
+
+    `index`: its place in `Summary.cells` · `label`: what tells it from the others, in words · `planned`: requests of the plan · `done`: with a row ·
+    `answered`: with an answer · `coverage`: answered / planned.
+    `scores` by scorer · `latency`: `latency_ms`, `ttft_ms`, `ttft_content_ms`, `tpot_ms`, `user_latency_ms`, `user_ttft_ms`, `wait_ms` ·
+    `speed` (tokens/s per request): `decode_tok_s`, `e2e_tok_s` · `tokens`: `input`, `output`, `reasoning`, `cached`, `total` (output includes
+    reasoning, input includes cached).
+    """
+
+    index: int
+    label: str
+    prompt_set: str
+    prompt: str
+    model: str
+    model_id: str
+    provider: str
+    params: dict[str, Any]
+    stream: bool
+    samples: int
+    trials: int
+    planned: int
+    done: int
+    answered: int
+    coverage: float | None
+    outcomes: dict[str, int]
+    scores: dict[str, Estimate]
+    latency: dict[str, Distribution]
+    speed: dict[str, Distribution]
+    tokens: dict[str, TokenCount]
+    cost: Cost
+
+
+class ModelSummary(Struct, frozen=True, kw_only=True):
+    """One model over all its cells. `infrastructure`: requests that ended in a failure that says nothing about the model (everything unanswered
+    but `filtered` and `rejected`) · `response_models`: the names the API returned, with counts.
+    """
+
+    model: str
+    model_id: str
+    provider: str
+    planned: int
+    done: int
+    answered: int
+    infrastructure: int
+    infrastructure_share: float | None
+    outcomes: dict[str, int]
+    response_models: dict[str, int]
+    effort: Effort
+
+
+class ErrorGroup(Struct, frozen=True, kw_only=True):
+    """One kind of failure of one model. `requests` ended so; `attempts` did so, those that a retry mended included. `example` is the first message seen."""
+
+    model: str
+    outcome: str
+    http_status: int | None
+    code: str | None
+    requests: int
+    attempts: int
+    example: str | None
+
+
+class Slice(Struct, frozen=True, kw_only=True):
+    """The samples of one cell with one value of one tag. Bounds count the requests with a row only: what was never sent has no tags."""
+
+    tag: str
+    value: str
+    cell: int
+    samples: int
+    done: int
+    answered: int
+    scores: dict[str, Estimate]
+
+
+class Moment(Struct, frozen=True, kw_only=True):
+    """What ended within one of at most 60 equal stretches of the run, by model. `start_s` counts from the first scheduled request."""
+
+    start_s: float
+    seconds: float
+    model: str
+    outcomes: dict[str, int]
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """The run as a whole. `missing`: planned without a row · `spend` and `wasted` by currency, never added together; `wasted` was paid for attempts that
+    gave no answer · `active_s`: from the first schedule to the last end, pauses between resumes left out · rates are over `active_s`.
+    """
+
+    planned: int
+    done: int
+    answered: int
+    missing: int
+    coverage: float | None
+    outcomes: dict[str, int]
+    spend: dict[str, float]
+    wasted: dict[str, float]
+    unknown_cost: int
+    active_s: float | None
+    requests_per_s: float | None
+    output_tokens_per_s: float | None
+    tokens: dict[str, TokenCount]
+    effort: Effort
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """Something a reader must know before trusting the tables. `kind` and `values` let a page say it in its own language; `text` says it in English."""
+
+    kind: str
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class RunFacts(Struct, frozen=True, kw_only=True):
+    """Where the records come from: the manifest, as far as a page shows it. `plan` is the manifest's, untouched."""
+
+    run_id: str
+    name: str
+    description: str | None
+    state: str
+    reason: str | None
+    started_at: str | None
+    finished_at: str | None
+    evalrunner: str | None
+    python: str | None
+    platform: str | None
+    host: str | None
+    command: tuple[str, ...]
+    git: dict[str, Any] | None
+    config: dict[str, Any]
+    resumes: tuple[dict[str, Any], ...]
+    plan: dict[str, Any]
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """A run in tables: a pure function of its records and manifest.
+
+    `cells` are in the order of the plan · `varying`: which of prompt_set, prompt, model, provider, stream and the parameter names take more than one value ·
+    `scorers`: all names, in the plan's order · `columns`: the columns of `results` that hold anything (for token counts: anything above zero).
+    """
+
+    schema: int = 1
+    run: RunFacts
+    totals: Totals
+    cells: tuple[CellSummary, ...]
+    models: tuple[ModelSummary, ...]
+    errors: tuple[ErrorGroup, ...]
+    slices: tuple[Slice, ...]
+    timeline: tuple[Moment, ...]
+    notices: tuple[Notice, ...]
+    varying: tuple[str, ...]
+    scorers: tuple[str, ...]
+    columns: tuple[str, ...]
