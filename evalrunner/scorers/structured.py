@@ -1,0 +1,150 @@
+"""Scorers that read a value out of the answer: numeric, json."""
+
+import json
+import unicodedata
+from decimal import Decimal, DecimalException
+from typing import Any, Literal
+
+import jsonschema
+import regex as re
+from referencing import Registry
+
+from evalrunner.errors import ScorerError
+from evalrunner.plugins import Scorer
+from evalrunner.records import Completion, Request, Score
+
+NUMBER = re.compile(r"(?<![\d.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?!\w))?|(?<![\d])[-+−]?\.\d+")
+LONGEST_NUMBER = 4000
+"""Digits past which a "number" is noise; keeps a model's output from buying unbounded arithmetic."""
+FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)```", re.DOTALL)
+
+
+def numbers(text: str) -> list[str]:
+    """Every number in a text, in order, without thousands commas: "1,234.50 or -7" -> ["1234.50", "-7"]. A minus after a word or digit is a dash."""
+    plain = unicodedata.normalize("NFKC", text)
+    found = []
+    for match in NUMBER.finditer(plain, timeout=1.0):
+        number = match.group().replace(",", "").replace("−", "-")
+        before = plain[match.start() - 1] if match.start() else " "
+        found.append(number.lstrip("+-") if number[0] in "+-" and (before.isalnum() or before in ")]") else number)
+    return [number for number in found if len(number) <= LONGEST_NUMBER]
+
+
+def numeric(*, tolerance: float = 0.0, relative: bool = False, take: Literal["first", "last"] = "last") -> Scorer:
+    """1 when the last (or first) number in the answer is within `tolerance` of the last number in the target.
+
+    `relative`: the tolerance is a share of the target (0.01 = 1 %). Raises ValueError for a negative tolerance.
+    """
+    if tolerance < 0:
+        raise ValueError(f"tolerance: must be at least 0, not {tolerance!r}")
+    allowed = Decimal(str(tolerance))
+
+    def score(request: Request, completion: Completion) -> Score:
+        targets = numbers(request.target or "")
+        if not targets:
+            raise ScorerError(f"the target {request.target!r} has no number to compare with")
+        given = numbers(completion.output or "")
+        if not given:
+            return Score(value=0.0, why=f"no number in the answer, expected {targets[-1]}")
+        chosen = given[-1 if take == "last" else 0]
+        try:
+            wanted = Decimal(targets[-1])
+            close = abs(Decimal(chosen) - wanted) <= (abs(wanted) * allowed if relative else allowed)
+        except DecimalException:
+            close = False
+        return Score(value=1.0) if close else Score(value=0.0, why=f"found {chosen}, expected {targets[-1]}")
+
+    return score
+
+
+def json_(
+    *,
+    schema: dict[str, Any] | None = None,
+    field: str | list[str] | None = None,
+    extract: bool = True,
+    ignore_case: bool = False,
+) -> Scorer:
+    """Reads the answer as JSON. Alone: 1 when it is valid. With `schema` (JSON Schema): 1 when it fits.
+
+    With `field` (one dotted path or a list): the share of these fields that equal the target's, the target being JSON too; 0 when a given `schema` does
+    not fit. `extract` allows prose or a code fence around the JSON. Numbers compare as numbers, texts without outer space. Raises ValueError for a
+    schema that is none.
+    """
+    if schema is not None:
+        try:
+            jsonschema.Draft202012Validator.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            raise ValueError(f"schema: {error.message}") from None
+    # An empty registry: a $ref to an address is an error, never a download.
+    validator = jsonschema.Draft202012Validator(schema, registry=Registry()) if schema is not None else None
+    fields = [field] if isinstance(field, str) else field
+
+    def score(request: Request, completion: Completion) -> Score:
+        try:
+            given = parse_json(completion.output or "", extract=extract)
+        except ValueError as error:
+            return Score(value=0.0, why=f"not valid JSON: {error}")
+        if validator and (mistake := next(iter(validator.iter_errors(given)), None)) is not None:
+            return Score(value=0.0, why=f"{mistake.json_path}: {mistake.message}"[:500])
+        if fields is None:
+            return Score(value=1.0)
+        try:
+            wanted = parse_json(request.target or "", extract=False)
+        except ValueError as error:
+            raise ScorerError(f"the target is not JSON: {error}") from None
+        wrong = [path for path in fields if not _equal(_at(given, path), _at(wanted, path), ignore_case=ignore_case)]
+        return Score(value=1.0 - len(wrong) / len(fields), why=f"wrong: {', '.join(wrong)}" if wrong else "")
+
+    return score
+
+
+def parse_json(text: str, *, extract: bool) -> Any:
+    """The JSON value in a text. With `extract`: the whole text, else the last code fence, else the first object or array that parses. Raises ValueError."""
+    try:
+        return _decode(text.strip())
+    except ValueError:
+        if not extract:
+            raise
+    for fenced in reversed(FENCE.findall(text, timeout=1.0)):
+        try:
+            return _decode(fenced.strip())
+        except ValueError:
+            continue
+    for start in [i for i, char in enumerate(text) if char in "{["][:50]:
+        try:
+            return json.JSONDecoder().raw_decode(text, start)[0]
+        except (ValueError, RecursionError):
+            continue
+    raise ValueError("no JSON object or array in the answer")
+
+
+_MISSING = object()
+
+
+def _decode(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _at(value: Any, path: str) -> Any:
+    for step in path.split("."):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return _MISSING
+    return value
+
+
+def _equal(given: Any, wanted: Any, *, ignore_case: bool) -> bool:
+    if given is _MISSING or wanted is _MISSING:
+        return False
+    if isinstance(given, str) and isinstance(wanted, str):
+        a, b = (unicodedata.normalize("NFKC", text).strip() for text in (given, wanted))
+        return a.casefold() == b.casefold() if ignore_case else a == b
+    if isinstance(given, bool) or isinstance(wanted, bool):
+        return given is wanted
+    return bool(given == wanted)
