@@ -1,0 +1,50 @@
+"""`evalrunner export`: a run's results as CSV that a spreadsheet may open, or as JSON Lines."""
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from evalrunner.store.run_dir import read_results
+
+FORMULA = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]*[=+\-@\t\r＝＋－＠]")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--csv", type=Path, metavar="FILE", help="comma-separated, texts that a spreadsheet would take for formulas quoted with '")
+    form.add_argument("--jsonl", type=Path, metavar="FILE", help="one JSON object per line, values as stored")
+    parser.add_argument("--raw", action="store_true", help="CSV without the quoting of formulas")
+
+
+def main(args: argparse.Namespace) -> int:
+    table = read_results(args.run)
+    if args.jsonl:
+        with args.jsonl.open("w", encoding="utf-8") as out:
+            out.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in _rows(table))
+    else:
+        with args.csv.open("w", encoding="utf-8-sig", newline="") as out:  # with a BOM: spreadsheets guess the encoding otherwise
+            writer = csv.writer(out)
+            writer.writerow(table.column_names)
+            writer.writerows([cell(value, raw=args.raw) for value in row.values()] for row in _rows(table))
+    print(args.jsonl or args.csv)
+    return 0
+
+
+def cell(value: Any, *, raw: bool = False) -> Any:
+    """A value as a CSV cell: numbers as they are, null as nothing, and a text that could be read as a formula with a leading `'`."""
+    if value is None or isinstance(value, bool | int | float):
+        return "" if value is None else value
+    text = json.dumps(dict(value), ensure_ascii=False) if isinstance(value, list) else str(value)
+    return text if raw or not FORMULA.match(text) else f"'{text}"
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=1000):
+        yield from batch.to_pylist()
