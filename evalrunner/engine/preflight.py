@@ -1,0 +1,79 @@
+"""One small request per model before the grid: are the key, the host and the model's name right?"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from evalrunner.clock import Clock
+from evalrunner.errors import (
+    AccountError,
+    AuthError,
+    ConfigError,
+    DeadlineError,
+    RequestError,
+    ServerError,
+    TransportError,
+    UnknownModelError,
+    UnreachableError,
+)
+from evalrunner.plugins import Client
+from evalrunner.records import Model, Plan, Request
+
+TRIES = 3
+SENT_ALONG = ("enable_thinking", "thinking_budget", "reasoning_effort", "extra_body")
+"""Parameters of the first request that decide whether, or for how long, a model thinks."""
+
+
+async def preflight(plan: Plan, models: Sequence[Model], clients: Mapping[str, Client], clock: Clock) -> None:
+    """Ask each model for one token; `clients` by account name. Whatever shows that host, key and name are right passes, a refusal of the question too.
+
+    The models of an account are asked in turn, so that a wrong key costs one request. Raises ConfigError for unknown models (exit 2), else
+    UnreachableError (exit 5), with one line for every model that failed.
+    """
+    accounts = {model.provider: [other for other in models if other.provider == model.provider] for model in models}
+    found = await asyncio.gather(*(_ask_account(plan, account, clients[name], clock) for name, account in accounts.items()))
+    failures = [failure for group in found for failure in group]
+    if not failures:
+        return
+    lines = "\n".join(f"preflight: {model.name} ({model.provider}): {error}" for model, error in failures)
+    if all(isinstance(error, UnknownModelError) for _, error in failures):
+        raise ConfigError(lines)
+    raise UnreachableError(lines)
+
+
+async def _ask_account(plan: Plan, models: Sequence[Model], client: Client, clock: Clock) -> list[tuple[Model, Exception]]:
+    failures: list[tuple[Model, Exception]] = []
+    for model in models:
+        request = next(plan.requests(model), None)
+        if request is None:
+            continue
+        error = await _ask(_small(request), client, clock)
+        if error is not None:
+            failures.append((model, error))
+        if isinstance(error, AuthError | AccountError):
+            break
+    return failures
+
+
+def _small(request: Request) -> Request:
+    params = {name: value for name, value in request.cell.params.items() if name in SENT_ALONG} | {"max_tokens": 1}
+    hello = [{"role": "user", "content": "Hi"}]
+    return replace(request, cell=replace(request.cell, params=params), messages=hello, tools=None, tool_choice=None)
+
+
+async def _ask(request: Request, client: Client, clock: Clock) -> Exception | None:
+    for again in reversed(range(TRIES)):
+        try:
+            await client.complete(request)
+        except (AuthError, AccountError, UnknownModelError) as error:
+            return error
+        except (TransportError, DeadlineError, ServerError) as error:
+            if not again:
+                return error
+            await clock.sleep(1)
+        except RequestError:
+            return None
+        else:
+            return None
+    return None
