@@ -32,6 +32,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "exact": "evalrunner.scorers.text:exact",
         "includes": "evalrunner.scorers.text:includes",
         "regex": "evalrunner.scorers.text:regex",
+        "choice": "evalrunner.scorers.choice:choice",
+        "token_f1": "evalrunner.scorers.overlap:token_f1",
+        "rouge": "evalrunner.scorers.overlap:rouge",
+        "bleu": "evalrunner.scorers.overlap:bleu",
+        "chrf": "evalrunner.scorers.overlap:chrf",
+        "similarity": "evalrunner.scorers.overlap:similarity",
         "numeric": "evalrunner.scorers.structured:numeric",
         "json": "evalrunner.scorers.structured:json_",
     },
@@ -45,6 +51,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         ".yml": "evalrunner.plan.datasets:load_yaml",
     },
 }
+
+EXTRAS = {"rapidfuzz": "text", "sacrebleu": "text", "xllamacpp": "local"}
+"""Which extra brings a library that not every user needs."""
 
 
 class Account(Struct, frozen=True, kw_only=True):
@@ -110,7 +119,9 @@ def _load(kind: str, name: str, target: str) -> Callable[..., Any]:
     try:
         loaded = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"{kind.removesuffix('s')} {name!r} cannot be loaded: {error}") from error
+        extra = EXTRAS.get(getattr(error, "name", None) or "")
+        hint = f"; install it with: pip install 'evalrunner[{extra}]'" if extra else ""
+        raise PluginError(f"{kind.removesuffix('s')} {name!r} cannot be loaded: {error}{hint}") from error
     if not callable(loaded):
         raise PluginError(f"{kind.removesuffix('s')} {name!r}: {target} is not callable")
     return loaded  # type: ignore[no-any-return]
