@@ -38,6 +38,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bleu": "evalrunner.scorers.overlap:bleu",
         "chrf": "evalrunner.scorers.overlap:chrf",
         "similarity": "evalrunner.scorers.overlap:similarity",
+        "instructions": "evalrunner.scorers.instructions:instructions",
         "numeric": "evalrunner.scorers.structured:numeric",
         "json": "evalrunner.scorers.structured:json_",
     },
@@ -52,7 +53,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 
-EXTRAS = {"rapidfuzz": "text", "sacrebleu": "text", "xllamacpp": "local"}
+EXTRAS = {"rapidfuzz": "text", "sacrebleu": "text", "py3langid": "text", "xllamacpp": "local"}
 """Which extra brings a library that not every user needs."""
 
 

@@ -1,0 +1,70 @@
+"""Instruction checks in the manner of IFEval: each followed once and broken once."""
+
+import pytest
+from test_scorers import score
+
+from evalrunner.errors import ScorerError
+from evalrunner.scorers.instructions import CHECKS, instructions
+
+ENGLISH = "this is a plain english sentence about the weather in the mountains"
+CASES = [
+    ("keywords:existence", {"keywords": ["sun", "Rain"]}, "Sun and rain", "sun only"),
+    ("keywords:frequency", {"keyword": "go", "frequency": 2, "relation": "at least"}, "go go", "go"),
+    ("keywords:frequency", {"keyword": "go", "frequency": 2, "relation": "less than"}, "go", "go go"),
+    ("keywords:forbidden_words", {"forbidden_words": ["rock"]}, "rocket", "a rock"),
+    ("keywords:letter_frequency", {"letter": "#", "let_frequency": 2, "let_relation": "at least"}, "## x", "#"),
+    ("language:response_language", {"language": "de"}, "Das ist ein einfacher deutscher Satz über das Wetter", ENGLISH),
+    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, "One. Two!", "Version 3.11 is out."),
+    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "less than"}, "一句话。", "一句。两句。"),
+    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a\n***\nb", "a\n\nb"),
+    ("length_constraints:number_words", {"num_words": 3, "relation": "at least"}, "one two three", "one two"),
+    ("length_constraints:nth_paragraph_first_word", {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "week"}, "a\n\nWeek, b", "week a\n\nb"),
+    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name] [age]", "[name]"),
+    ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "x\nP.P.S. y", "x p.p.s is inside"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n- b", "* a\n* b\n* c"),
+    ("detectable_format:constrained_response", {}, "My answer is yes.", "Yes."),
+    ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "*a* and **b**", "**a**"),
+    ("detectable_format:multiple_sections", {"section_spliter": "SECTION", "num_sections": 2}, "SECTION 1 a\nSECTION 2 b", "SECTION 1"),
+    ("detectable_format:json_format", {}, '```json\n{"a": 1}\n```', "{a}"),
+    ("detectable_format:title", {}, "<<A title>>\ntext", "<< >>"),
+    ("combination:two_responses", {}, "one\n******\ntwo", "one\n******\none"),
+    ("combination:repeat_prompt", {"prompt_to_repeat": "Say hi."}, "say hi. Hi!", "Hi! Say hi."),
+    ("startend:end_checker", {"end_phrase": "The end."}, "... the end.", "The end. Or not"),
+    ("startend:quotation", {}, '"all of it"', '"a" b'),
+    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "less than"}, "ONE two", "ONE TWO"),
+    ("change_case:english_capital", {}, ENGLISH.upper(), ENGLISH),
+    ("change_case:english_lowercase", {}, ENGLISH, ENGLISH.title()),
+    ("punctuation:no_comma", {}, "a b", "a, b"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "followed", "broken"), CASES)
+def test_each_instruction(name, options, followed, broken):
+    """Every instruction has an answer that follows it and one that does not; silence follows none."""
+    scorer = instructions(checks=[{"id": name, **options}])
+    assert score(scorer, followed).value == 1
+    wrong = score(scorer, broken)
+    assert (wrong.value, wrong.why) == (0, f"not followed: {name}")
+    assert score(scorer, " ").value == 0
+
+
+def test_no_instruction_is_left_untested():
+    """The table above covers the table of checks."""
+    assert {case[0] for case in CASES} == set(CHECKS)
+
+
+def test_ifeval_rows_work_as_they_are():
+    """The data file's two columns drive the checks; nulls among the arguments are not arguments."""
+    row = {"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {"num_words": None}]}
+    assert score(instructions(), "no comma", **row).value == 0
+    assert score(instructions(level="instruction"), "no comma", **row).value == 0.5
+
+
+def test_mistakes_are_told_early():
+    """An unknown id or argument in the config is refused at once; in the data it is a null score with the reason."""
+    with pytest.raises(ValueError, match="no instruction is called"):
+        instructions(checks=[{"id": "length:words"}])
+    with pytest.raises(ValueError, match="takes num_words, relation, not words"):
+        instructions(checks=[{"id": "length_constraints:number_words", "words": 3}])
+    with pytest.raises(ScorerError, match="needs a list"):
+        score(instructions(), "x")
