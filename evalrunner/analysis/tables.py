@@ -229,7 +229,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     """A run in tables: a pure function of its records and manifest.
 
     `cells` are in the order of the plan · `varying`: which of prompt_set, prompt, model, provider, stream and the parameter names take more than one value ·
-    `scorers`: all names, in the plan's order · `columns`: the columns of `results` that hold anything (for token counts: anything above zero).
+    `scorers`: all names, in the plan's order · `columns`: those of the columns read that hold anything (for token counts: anything above zero).
     """
 
     schema: int = 1

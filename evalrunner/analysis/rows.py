@@ -1,0 +1,186 @@
+"""The records of a run as columns of numbers and codes, in an order of their own (cell, sample, trial), so that equal records give equal tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evalrunner.records import ANSWERED
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+TOKENS = {
+    "input": "prompt_tokens",
+    "output": "completion_tokens",
+    "reasoning": "reasoning_tokens",
+    "cached": "cached_tokens",
+    "total": "total_tokens",
+}
+LATENCIES = ("latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "user_latency_ms", "user_ttft_ms", "wait_ms")
+IDENTITY = ("prompt_set", "prompt", "model", "provider", "params", "stream")
+_PLAIN = ("key", "model_id", "sample_id", "sample_hash", "trial", "tags", "outcome", "response_model", "error_code", "error_message", "http_status")
+_MEASURED = ("attempts", "turns", "usage_source", "cost", "currency", "scheduled_at", "started_at", "finished_at", *LATENCIES, *TOKENS.values())
+ATTEMPT_COLUMNS = ("key", "attempt", "http_status", "outcome", "error_code", "error_message", "cost", "raw")
+
+
+class CellKey(NamedTuple):
+    """What makes a cell; `params` is the JSON text of its grid point."""
+
+    prompt_set: str
+    prompt: str
+    model: str
+    provider: str
+    params: str
+    stream: bool
+
+
+class Factor(NamedTuple):
+    """A column of few distinct values: `names[codes[i]]` is row i's, code -1 its absence. Names are sorted."""
+
+    codes: Ints
+    names: list[Any]
+
+
+def columns_needed(names: Sequence[str]) -> list[str]:
+    """Which columns of `results` a summary reads, of those called `names`: neither texts nor conversations, so a million rows fit into memory."""
+    wanted = {*IDENTITY, *_PLAIN, *_MEASURED}
+    return [name for name in names if name in wanted or is_score(name)]
+
+
+def is_score(column: str) -> bool:
+    """Whether `column` holds the scores of a scorer (and not their reasons)."""
+    return column.startswith("score_") and not column.endswith("_why")
+
+
+def as_table(rows: pa.Table | pd.DataFrame, wanted: Sequence[str]) -> pa.Table:
+    """`rows` as an Arrow table of at most the columns `wanted`. In a data frame, tags are lists of pairs, as pyarrow gives them."""
+    if isinstance(rows, pa.Table):
+        return rows.select([name for name in rows.column_names if name in wanted])
+    arrays = {}
+    for name in rows.columns:
+        if name in wanted:
+            kind = pa.map_(pa.string(), pa.string()) if name == "tags" else None
+            arrays[name] = pa.array(rows[name], type=kind, from_pandas=True)
+    return pa.table(arrays)
+
+
+class Rows:
+    """One row per request. Columns are read when asked for; a missing column is all null."""
+
+    def __init__(self, table: pa.Table, plan: Mapping[str, Any]) -> None:
+        self._table = table
+        self.n: int = table.num_rows
+        self._order: Ints = np.arange(self.n)
+        self.cells, cell = self._find_cells(plan)
+        sample, trial = self.factor("sample_id").codes, self.number("trial")
+        self._order = np.lexsort((trial, sample, cell))
+        self.cell: Ints = cell[self._order]
+        self.sample: Ints = sample[self._order]
+        fresh = np.ones(self.n, dtype=np.bool_)
+        fresh[1:] = (np.diff(self.cell) != 0) | (np.diff(self.sample) != 0)
+        self.unit: Ints = np.cumsum(fresh) - 1
+        self.first: Ints = np.flatnonzero(fresh)
+        outcomes = self.factor("outcome")
+        self.outcome = outcomes
+        self.answered: Mask = np.isin(outcomes.codes, [code for code, name in enumerate(outcomes.names) if name in ANSWERED])
+
+    def has(self, name: str) -> bool:
+        return name in self._table.column_names
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._table.column_names)
+
+    def any(self, name: str) -> bool:
+        """Whether the column holds anything but nulls."""
+        return self.has(name) and self._table[name].null_count < self.n
+
+    def array(self, name: str) -> Any:
+        """The column as one Arrow array, in order."""
+        if not self.has(name):
+            return pa.nulls(self.n)
+        return pc.take(_combined(self._table[name]), pa.array(self._order))
+
+    def number(self, name: str) -> Floats:
+        """The column as floats, NaN for null."""
+        if not self.has(name):
+            return np.full(self.n, np.nan)
+        column = _combined(self._table[name])
+        if pa.types.is_timestamp(column.type):
+            column = pc.divide(column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64()).cast(pa.float64()), 1e6)
+        return numbers(column)[self._order]
+
+    def factor(self, name: str) -> Factor:
+        if not self.has(name):
+            return Factor(np.full(self.n, -1), [])
+        found = factor(_combined(self._table[name]))
+        return Factor(found.codes[self._order], found.names)
+
+    def _find_cells(self, plan: Mapping[str, Any]) -> tuple[list[CellKey], Ints]:
+        factors = [self.factor(name) for name in IDENTITY]
+        combined = np.zeros(self.n, dtype=np.int64)
+        for codes, names in factors:
+            combined = combined * (len(names) + 1) + codes + 1
+        _, first, codes = np.unique(combined, return_index=True, return_inverse=True)
+        keys = [CellKey._make(names[column[row]] if column[row] >= 0 else "" for column, names in factors) for row in first]
+        order = sorted(range(len(keys)), key=lambda at: _place(keys[at], plan))
+        place = np.empty(len(keys), dtype=np.int64)
+        place[order] = np.arange(len(keys))
+        return [keys[at] for at in order], place[codes] if keys else codes
+
+
+def numbers(column: Any) -> Floats:
+    """An Arrow array as floats, NaN for null."""
+    return np.asarray(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def factor(column: Any) -> Factor:
+    """An Arrow array as sorted distinct values and codes."""
+    encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+    names = encoded.dictionary.to_pylist()
+    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    order = sorted(range(len(names)), key=lambda at: names[at])
+    place = np.full(len(names) + 1, -1, dtype=np.int64)
+    place[order] = np.arange(len(names))
+    return Factor(place[codes], [names[at] for at in order])
+
+
+def _combined(column: Any) -> Any:
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _place(key: CellKey, plan: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where a cell stands in the order of the plan; what the plan does not know comes after, by name."""
+    sets = plan.get("prompt_sets", [])
+    names = [one["name"] for one in sets]
+    prompts = list(next((one["prompts"] for one in sets if one["name"] == key.prompt_set), []))
+    params = json.loads(key.params) if key.params else {}
+    grid = plan.get("grid") or {}
+    points = tuple((name, *_position(params.get(name), grid.get(name))) for name in sorted({*grid, *params}))
+    models = [model["name"] for model in plan.get("models", [])]
+    streams = plan.get("stream", [])
+    return (
+        _position(key.prompt_set, names),
+        _position(key.prompt, prompts),
+        _position(key.model, models),
+        points,
+        _position(key.stream, streams),
+        key.provider,
+    )
+
+
+def _position(value: Any, known: Any) -> tuple[int, str]:
+    values = known if isinstance(known, list) else [known]
+    return (values.index(value) if value in values else len(values), json.dumps(value, sort_keys=True, default=str))
