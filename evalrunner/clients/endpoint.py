@@ -1,0 +1,72 @@
+"""One account as both dialects use it: its transport, its headers, and the wording by which its errors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from evalrunner.clients.failures import refusal
+from evalrunner.clients.on_aiohttp import AiohttpTransport
+from evalrunner.clients.on_httpx import HttpxTransport
+from evalrunner.clients.transport import Progress, Reply, Transport
+from evalrunner.clock import Clock
+from evalrunner.errors import ConfigError, PluginError
+from evalrunner.plugins import Account
+
+_TRANSPORTS = {"aiohttp": AiohttpTransport, "httpx": HttpxTransport}
+_ALIBABA = (".aliyuncs.com",)
+_EXCERPT = 1 << 16  # bytes of a refusal that are read: its first lines say it all
+
+
+class Endpoint:
+    """`dashscope`: errors are worded by Alibaba's gateway (its hosts, its native dialect, our simulator of both)."""
+
+    def __init__(self, account: Account, clock: Clock, transport: Transport | None = None) -> None:
+        self._account = account
+        self._clock = clock
+        self._base = account.base_url.rstrip("/")
+        host = urlsplit(self._base).hostname or ""
+        self.dashscope = account.kind in ("dashscope", "simulator") or host.endswith(_ALIBABA)
+        self._headers = {"user-agent": f"evalrunner/{version('evalrunner')}", "content-type": "application/json"}
+        if account.api_key is not None:
+            self._headers["authorization"] = f"Bearer {account.api_key}"
+        self._headers |= {name.lower(): value for name, value in account.headers.items()}
+        self._check(host)
+        self._transport = transport or _TRANSPORTS[account.transport](self._base, account.timeouts, clock)
+
+    def post(self, path: str, body: bytes, *, stream: bool, progress: Progress, headers: Mapping[str, str] | None = None) -> AbstractAsyncContextManager[Reply]:
+        """Send `body` to `path` under the base URL. A stream is asked for uncompressed, because compression holds tokens back."""
+        wanted = {"accept": "text/event-stream", "accept-encoding": "identity"} if stream else {"accept": "application/json"}
+        return self._transport.post(
+            self._base + path,
+            headers={**wanted, **self._headers, **(headers or {})},
+            body=body,
+            progress=progress if stream else None,
+        )
+
+    async def refuse(self, reply: Reply) -> NoReturn:
+        """Read the body of a reply that is no answer, and raise what it says."""
+        body = bytearray()
+        while len(body) < _EXCERPT and (reads := await reply.reads()):
+            for read in reads:
+                body += read.data
+        now_s = self._clock.wall_us(self._clock.now_ns()) / 1e6
+        raise refusal(reply.status, reply.headers, bytes(body), dashscope=self.dashscope, now_s=now_s)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    def _check(self, host: str) -> None:
+        name = self._account.name
+        if urlsplit(self._base).scheme not in ("http", "https") or not host:
+            raise ConfigError(f"provider {name}: base_url {self._base!r} is no http(s) address")
+        if self._account.transport not in _TRANSPORTS:
+            raise PluginError(f"provider {name}: no transport is called {self._account.transport!r} (known: {', '.join(_TRANSPORTS)})")
+        for header, value in self._headers.items():
+            if not value.isascii() or not value.isprintable() or value != value.strip():
+                raise ConfigError(
+                    f"provider {name}: the value of header {header} holds characters that cannot be sent (a line break, perhaps, or a space at its end)"
+                )
