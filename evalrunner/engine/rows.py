@@ -1,0 +1,150 @@
+"""From the attempts of one request to its attempt rows and its record. No waiting, no sending."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from evalrunner.analysis import metrics
+from evalrunner.clock import Clock
+from evalrunner.cost.catalogue import cost
+from evalrunner.engine.retry import Tries, fate, retry_after_s
+from evalrunner.errors import EndpointError, RequestError
+from evalrunner.records import Attempt, Completion, Outcome, Record, Request, Score, Usage
+
+OUTCOME_OF_FINISH = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
+NO_SCORES: Mapping[str, Score] = {}
+
+
+class Open:
+    """A request on its way to its record: its attempts so far, in order, and the stamps between them."""
+
+    __slots__ = ("_clock", "_free_ns", "_limited_ns", "attempts", "first_ns", "request", "scheduled_ns", "tries", "turn", "waited_ms")
+
+    def __init__(self, request: Request, clock: Clock) -> None:
+        self.request = request
+        self.attempts: list[Attempt] = []
+        self.tries = Tries()
+        self.turn = 1
+        self.scheduled_ns = self.first_ns = self._free_ns = self._limited_ns = 0
+        self.waited_ms = 0.0
+        self._clock = clock
+
+    def admitted(self, asked_ns: int, slot_ns: int, admitted_ns: int) -> None:
+        """A permit was asked for, then there was a slot, then the buckets allowed it. The first slot is when the request was due."""
+        if not self.attempts:
+            self.scheduled_ns = self._free_ns = slot_ns
+        else:
+            self._limited_ns += admitted_ns - asked_ns
+
+    def failed(self, error: RequestError | EndpointError, started_ns: int, ended_ns: int) -> Attempt:
+        """The attempt ended with `error`; the stamps are ours, for errors that carry none."""
+        if error.timing is not None:
+            started_ns, ended_ns = error.timing.started_ns, error.timing.ended_ns
+        usage = error.usage
+        asked = retry_after_s(error)
+        attempt = self._attempt(
+            started_ns,
+            ended_ns,
+            outcome=fate(error).outcome,
+            latency_ms=(ended_ns - started_ns) / 1e6,
+            http_status=error.http_status,
+            error_code=error.code,
+            error_message=error.message,
+            retry_after_ms=asked * 1000 if asked is not None else None,
+            ttft_ms=metrics.ttft_ms(error.timing) if error.timing is not None else None,
+            response_id=error.response_id,
+            usage=usage,
+            cost=cost(usage, self.request.cell.model.price, thought=bool(usage and usage.reasoning_tokens)),
+            raw=error.raw,
+        )
+        self.tries = self.tries.after(error, (ended_ns - self.first_ns - self._limited_ns) / 1e9)
+        return attempt
+
+    def answered(self, completion: Completion) -> Attempt:
+        timing, usage = completion.timing, completion.usage
+        thought = bool(completion.reasoning) or bool(usage and usage.reasoning_tokens)
+        return self._attempt(
+            timing.started_ns,
+            timing.ended_ns,
+            outcome=outcome_of(completion),
+            latency_ms=metrics.latency_ms(timing),
+            http_status=completion.http_status,
+            ttft_ms=metrics.ttft_ms(timing),
+            response_id=completion.response_id,
+            usage=usage,
+            cost=cost(usage, self.request.cell.model.price, thought=thought),
+            raw=completion.raw,
+        )
+
+    def record(self, completion: Completion | None, scores: Mapping[str, Score] = NO_SCORES) -> Record:
+        """The row: `completion` is the final answer, None if there is none and the last attempt says why."""
+        last = self.attempts[-1]
+        price = self.request.cell.model.price
+        usage, paid = _totals(self.attempts) if completion is None or completion.usage is not None else (None, None)
+        timing = completion.timing if completion is not None else None
+        return Record(
+            request=self.request,
+            outcome=Outcome(last.outcome),
+            attempts=tuple(self.attempts),
+            scheduled_us=self._clock.wall_us(self.scheduled_ns),
+            started_us=self.attempts[0].started_us,
+            finished_us=self._clock.wall_us(self._free_ns),
+            wait_ms=self.waited_ms,
+            completion=completion,
+            error_code=last.error_code,
+            error_message=last.error_message,
+            http_status=last.http_status,
+            turns=self.turn,
+            usage=usage,
+            cost=paid,
+            currency=price.currency if price is not None and paid is not None else None,
+            user_latency_ms=metrics.user_latency_ms(self.scheduled_ns, timing) if timing is not None else None,
+            user_ttft_ms=metrics.user_ttft_ms(self.scheduled_ns, timing) if timing is not None else None,
+            scores=scores,
+        )
+
+    def _attempt(self, started_ns: int, ended_ns: int, **said: object) -> Attempt:
+        wait_ms = (started_ns - self._free_ns) / 1e6
+        self.first_ns = self.first_ns or started_ns
+        self.waited_ms += wait_ms
+        self._free_ns = ended_ns
+        attempt = Attempt(
+            key=self.request.key,
+            turn=self.turn,
+            attempt=1 + sum(earlier.turn == self.turn for earlier in self.attempts),
+            started_us=self._clock.wall_us(started_ns),
+            wait_ms=wait_ms,
+            **said,  # type: ignore[arg-type]
+        )
+        self.attempts.append(attempt)
+        return attempt
+
+
+def outcome_of(completion: Completion) -> Outcome:
+    return OUTCOME_OF_FINISH.get(completion.finish_reason or "", Outcome.OK)
+
+
+def _totals(attempts: list[Attempt]) -> tuple[Usage | None, float | None]:
+    """Usage and cost of all attempts that returned usage. A cost that is unknown for one of them is unknown for all."""
+    billed = [attempt for attempt in attempts if attempt.usage is not None]
+    if not billed:
+        return None, None
+    usage = billed[0].usage
+    for attempt in billed[1:]:
+        usage = add_usage(usage, attempt.usage)
+    costs = [attempt.cost for attempt in billed]
+    return usage, None if None in costs else sum(c for c in costs if c is not None)
+
+
+def add_usage(one: Usage | None, other: Usage | None) -> Usage | None:
+    """Field by field; what is unknown in both stays unknown."""
+    if one is None or other is None:
+        return one or other
+    sums = {name: _plus(getattr(one, name), getattr(other, name)) for name in Usage.__struct_fields__ if name != "source"}
+    return msgspec.structs.replace(one, **sums, source="estimate" if "estimate" in (one.source, other.source) else "api")
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other

@@ -1,0 +1,359 @@
+"""Sends every request of a run within its limits and turns each into one record.
+
+A lane is one model: its client, its limiter, its requests. Lanes share nothing but their account, so one that is throttled blocks no other. A lane has more
+workers than slots: a worker that waits before a retry holds no slot, and the others go on. A worker pulls its next request when it is free, so the number of
+open requests is bounded and a plan of any size is never a list.
+
+What ends early gets no row and can be resumed: requests that were never sent, and those that wait for a slot or a retry when the run or their account stops.
+What is in flight is waited for and recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from msgspec import Struct, field
+
+from evalrunner.clock import SYSTEM_CLOCK, Clock
+from evalrunner.engine.forecast import Forecast
+from evalrunner.engine.limiter import Limiter, Permit
+from evalrunner.engine.retry import GiveUp, Halt, RetryBudget, RetryPolicy, decision
+from evalrunner.engine.rows import NO_SCORES, Open
+from evalrunner.engine.tally import Tally
+from evalrunner.errors import BadOutputError, EndpointError, RequestError, RunError
+from evalrunner.plugins import Client
+from evalrunner.records import ANSWERED, Completion, Model, Outcome, Record, Request, Score
+
+T = TypeVar("T")
+Add = Callable[[Record], Awaitable[None]]
+ScoreAll = Callable[[Request, Completion], Awaitable[Mapping[str, Score]]]
+Failure = RequestError | EndpointError
+
+SPARE_WORKERS = 4
+"""At least so many more workers than slots; mostly there are twice as many."""
+LISTEN_S = 0.1
+
+
+class Lane(Struct, frozen=True, kw_only=True):
+    """One model's part of a run. Lanes with `shared` limits have one limiter between them."""
+
+    model: Model
+    client: Client
+    limiter: Limiter
+    requests: Iterator[Request]
+
+
+class End(Struct, frozen=True, kw_only=True):
+    """How a run ended. All None and empty: every lane came to its end.
+
+    `reason`: what `Stop.request` was told · `error`: what the store, the plan or our own code raised · `stopped`: account, or account/model, and what its
+    provider said · `nobody_left`: every lane was stopped so.
+    """
+
+    reason: str | None = None
+    error: Exception | None = None
+    stopped: Mapping[str, Exception] = field(default_factory=dict)
+    nobody_left: bool = False
+
+
+class Stop:
+    """Ends a run early, from a signal handler or a task of the same loop."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._on_request: Callable[[], None] = _nothing
+        self._on_abort: Callable[[], None] = _nothing
+
+    def request(self, reason: str) -> None:
+        """Send nothing more, wait for what is in flight. The first reason stands."""
+        if self.reason is None:
+            self.reason = reason
+            self._on_request()
+
+    def abort(self) -> None:
+        """Do not wait for what is in flight either; it gets no row."""
+        self.request("aborted")
+        self._on_abort()
+
+    def bind(self, on_request: Callable[[], None], on_abort: Callable[[], None]) -> None:
+        """Called by the run that this stops."""
+        self._on_request, self._on_abort = on_request, on_abort
+
+
+async def no_scores(request: Request, completion: Completion) -> Mapping[str, Score]:  # noqa: ARG001 - the shape of a `ScoreAll`
+    return NO_SCORES
+
+
+async def execute(  # noqa: PLR0913 - one keyword per seam, each with its default
+    lanes: Sequence[Lane],
+    add: Add,
+    *,
+    score: ScoreAll = no_scores,
+    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    stop: Stop | None = None,
+    tally: Tally | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    rng: random.Random | None = None,
+) -> End:
+    """Run all lanes side by side until their requests are done, or something stops them.
+
+    `score` is awaited for answered requests, outside their service time; then `add`, once per request, in the order in which they end. Raises nothing but
+    CancelledError: what went wrong is in the `End`, and everything that was in flight has been added.
+    """
+    run = _Run(add, score, policy, stop or Stop(), tally or Tally(), clock, rng or random.Random())
+    return await run.all(lanes)
+
+
+class _Door:
+    """Whether an account, or a model of it, can be used. Shut while one probe finds out; locked for good by its error."""
+
+    def __init__(self, name: str, lanes: Sequence[_Lane]) -> None:
+        self.name = name
+        self.lanes = lanes
+        self.error: Exception | None = None
+        self.verdict: asyncio.Future[None] | None = None
+
+    def shut(self) -> None:
+        self.verdict = asyncio.get_running_loop().create_future()
+        for limiter in {lane.limiter for lane in self.lanes}:
+            limiter.hold()
+
+    def open(self) -> None:
+        if self.verdict is not None:
+            self.verdict.set_result(None)
+            self.verdict = None
+            for limiter in {lane.limiter for lane in self.lanes}:
+                limiter.resume()
+
+
+class _Lane:
+    """A lane under way."""
+
+    def __init__(self, lane: Lane, budget: RetryBudget) -> None:
+        self.model = lane.model
+        self.client = lane.client
+        self.limiter = lane.limiter
+        self.requests = lane.requests
+        self.budget = budget
+        self.forecast = Forecast()
+        self.stopped = False
+        self.waiting: set[asyncio.Task[None]] = set()
+        self.doors: dict[str, _Door] = {}
+
+    def release_waiting(self) -> None:
+        _cancel(self.waiting)
+
+
+class _Run:
+    def __init__(  # noqa: PLR0913, PLR0917 - what `execute` was given
+        self, add: Add, score: ScoreAll, policy: RetryPolicy, stop: Stop, tally: Tally, clock: Clock, rng: random.Random
+    ) -> None:
+        self.add = add
+        self.score = score
+        self.policy = policy
+        self.stop = stop
+        self.tally = tally
+        self.clock = clock
+        self.rng = rng
+        self.error: Exception | None = None
+        self.lanes: list[_Lane] = []
+        self.stopped: dict[str, Exception] = {}
+
+    async def all(self, lanes: Sequence[Lane]) -> End:
+        self.lanes = _lanes(lanes)
+        workers = [asyncio.create_task(self._work(lane)) for lane in self.lanes for _ in range(lane.limiter.slots + max(SPARE_WORKERS, lane.limiter.slots))]
+        self.stop.bind(self._release_waiting, partial(_cancel, workers))
+        self.tally.started_us = self.clock.wall_us(self.clock.now_ns())
+        listener = _Listener(self.tally)
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            listener.close()
+            _cancel(workers)
+            await asyncio.gather(*workers, return_exceptions=True)
+        nobody_left = bool(self.lanes) and all(lane.stopped for lane in self.lanes)
+        return End(reason=self.stop.reason, error=self.error, stopped=self.stopped, nobody_left=nobody_left)
+
+    async def _work(self, lane: _Lane) -> None:
+        try:
+            for request in lane.requests:
+                if self._over(lane):
+                    return
+                record = await self._serve(lane, request)
+                if record is not None:
+                    await self.add(record)
+                    self.tally.kept(record)
+                await asyncio.sleep(0)  # a client that never waits must not starve signals and other workers
+        except asyncio.CancelledError:
+            if not self._over(lane):
+                raise
+        except Exception as error:  # noqa: BLE001 - handed on in the End, after the others have drained
+            self.error = self.error or error
+            self._release_waiting()
+
+    async def _serve(self, lane: _Lane, request: Request) -> Record | None:
+        """The record of one request; None if it was stopped before it had one."""
+        opened = Open(request, self.clock)
+        result = await self._ask(lane, opened)
+        if result is None:
+            return None
+        if not isinstance(result, Completion):
+            return opened.record(None)
+        scores = await self.score(request, result) if Outcome(opened.attempts[-1].outcome) in ANSWERED else NO_SCORES
+        return opened.record(result, scores)
+
+    async def _ask(self, lane: _Lane, opened: Open) -> Completion | Failure | None:
+        """One turn, with all its attempts: an answer, the error that was the last, or None if it was stopped between two of them."""
+        probe: _Door | None = None
+        while probe or not self._over(lane):
+            result = await self._send(lane, opened, probe)
+            probe = None
+            if isinstance(result, Completion):
+                return result
+            step = decision(result, opened.tries, self.policy, self.rng)
+            if isinstance(step, GiveUp):
+                return result
+            if isinstance(step, Halt):
+                door = lane.doors[step.scope]
+                if door.verdict is not None:
+                    await door.verdict
+                elif door.error is None:
+                    probe = door
+                if door.error is not None or opened.tries.backoff >= self.policy.max_attempts:
+                    return result
+                if probe:
+                    probe.shut()
+                continue
+            if lane.limiter.dark_s() > self.policy.max_elapsed_s:
+                self._lock(lane.doors["model"], result)
+                continue
+            budgeted = lane.budget.spend(self.clock.now_ns() / 1e9) if step.uses_attempt else 0.0
+            self.tally.retrying += 1
+            try:
+                await self._wait(lane, self.clock.sleep(max(step.seconds, budgeted)))
+            finally:
+                self.tally.retrying -= 1
+        return None
+
+    async def _send(self, lane: _Lane, opened: Open, probe: _Door | None) -> Completion | Failure:
+        """One attempt: wait for the limiter (a probe does not), send, settle, note it. A probe's result opens its door or locks it."""
+        asked_ns = self.clock.now_ns()
+        tokens = lane.forecast.tokens(opened.request) if lane.limiter.counts_tokens else 0
+        if probe:
+            permit = lane.limiter.seize(opened.request.key, tokens)
+        else:
+            permit = await self._wait(lane, lane.limiter.acquire(opened.request.key, tokens))
+        opened.admitted(asked_ns, permit.slot_ns, permit.admitted_ns)
+        try:
+            result = await self._exchange(lane, opened, permit)
+            if probe and isinstance(result, EndpointError):
+                self._lock(probe, result)
+        finally:
+            if probe:
+                probe.open()
+        return result
+
+    async def _exchange(self, lane: _Lane, opened: Open, permit: Permit) -> Completion | Failure:
+        started_ns = self.clock.now_ns()
+        self.tally.in_flight += 1
+        result: Completion | Failure
+        try:
+            result = await lane.client.complete(opened.request)
+        except (RequestError, EndpointError) as error:
+            result = error
+        except (asyncio.CancelledError, RunError):
+            lane.limiter.abandon(permit)
+            raise
+        except Exception as error:  # noqa: BLE001 - somebody's client: the request fails, the run goes on
+            result = BadOutputError(f"the client failed: {type(error).__name__}: {error}")
+        finally:
+            self.tally.in_flight -= 1
+        usage = result.usage
+        if usage is not None:
+            lane.forecast.learn(opened.request, usage)
+        used = usage.prompt_tokens + usage.completion_tokens if usage and usage.prompt_tokens is not None and usage.completion_tokens is not None else None
+        if isinstance(result, Completion):
+            lane.limiter.release(permit, used=used)
+            lane.budget.earn()
+            attempt = opened.answered(result)
+        else:
+            ended_ns = self.clock.now_ns()
+            lane.limiter.release(permit, result, used)
+            attempt = opened.failed(result, started_ns, ended_ns)
+            if (parked_ns := lane.limiter.parked_until_ns) > ended_ns:
+                self.tally.parked[lane.model.name] = self.clock.wall_us(parked_ns)
+        self.tally.attempted(attempt, lane.model.price.currency if lane.model.price else None)
+        return result
+
+    async def _wait(self, lane: _Lane, awaitable: Awaitable[T]) -> T:
+        """Await something of our own making, from which a stop releases at once."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - workers are tasks
+        lane.waiting.add(task)
+        try:
+            return await awaitable
+        finally:
+            lane.waiting.discard(task)
+
+    def _over(self, lane: _Lane) -> bool:
+        return lane.stopped or self.stop.reason is not None or self.error is not None
+
+    def _lock(self, door: _Door, error: Exception) -> None:
+        door.error = error
+        self.stopped[door.name] = error
+        self.tally.stopped[door.name] = str(error)
+        for lane in door.lanes:
+            lane.stopped = True
+            lane.release_waiting()
+
+    def _release_waiting(self) -> None:
+        for lane in self.lanes:
+            lane.release_waiting()
+
+
+class _Listener:
+    """Notes in the tally for how long the loop did not listen, in real time. A chain of timers and no task, so that it never delays an end."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()
+        self._next()
+
+    def _next(self) -> None:
+        self._due = self._loop.time() + LISTEN_S
+        self._timer = self._loop.call_at(self._due, self._heard)
+
+    def _heard(self) -> None:
+        self._tally.largest_stall_ms = max(self._tally.largest_stall_ms, (self._loop.time() - self._due) * 1000)
+        self._next()
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+
+def _lanes(lanes: Sequence[Lane]) -> list[_Lane]:
+    """Lanes under way: those of one account have its door and its retry budget in common."""
+    accounts = dict.fromkeys(lane.model.provider for lane in lanes)
+    found: list[_Lane] = []
+    for account in accounts:
+        own = [lane for lane in lanes if lane.model.provider == account]
+        budget = RetryBudget(2.0 * sum(lane.limiter.slots for lane in own))
+        running = [_Lane(lane, budget) for lane in own]
+        door = _Door(account, running)
+        for lane in running:
+            lane.doors = {"account": door, "model": _Door(f"{account}/{lane.model.name}", [lane])}
+        found += running
+    return found
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,40 @@
+"""What a run has done so far, for progress lines: plain counters that the engine changes and anybody may read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from evalrunner.records import Attempt, Record
+
+
+@dataclass
+class Tally:
+    """`planned` is the caller's. Times are microseconds of the calendar (UTC); costs are by currency and never added up across."""
+
+    planned: int = 0
+    done: int = 0
+    sent: int = 0
+    in_flight: int = 0
+    retrying: int = 0
+    completion_tokens: int = 0
+    started_us: int | None = None
+    by_outcome: Counter[str] = field(default_factory=Counter)
+    cost: dict[str, float] = field(default_factory=dict)
+    parked: dict[str, int] = field(default_factory=dict)
+    """Model name -> until when nothing is sent there; entries in the past are over."""
+    stopped: dict[str, str] = field(default_factory=dict)
+    """Account, or account/model -> why nothing is sent there any more."""
+    largest_stall_ms: float = 0.0
+    """The longest time in which this process did not listen: larger than a few ms, times to first token are ours and not the server's."""
+
+    def attempted(self, attempt: Attempt, currency: str | None) -> None:
+        self.sent += 1
+        if attempt.usage is not None and attempt.usage.completion_tokens is not None:
+            self.completion_tokens += attempt.usage.completion_tokens
+        if attempt.cost is not None and currency is not None:
+            self.cost[currency] = self.cost.get(currency, 0.0) + attempt.cost
+
+    def kept(self, record: Record) -> None:
+        self.done += 1
+        self.by_outcome[record.outcome] += 1
