@@ -1,0 +1,166 @@
+"""Which parts belong to a run, and how that changes in one step.
+
+A commit writes the new parts under hidden names, then the manifest that names them, then settles: unlinks what the manifest dropped, gives the parts their
+names, unlinks the journal segments they replace. The manifest decides: a crash before it leaves hidden files without meaning, a crash after it leaves work
+that `settle` finishes. Whoever only lists `results/` never sees a key twice: replaced rows go before their successors come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from evalrunner.store import parts
+from evalrunner.store.files import Files
+from evalrunner.store.journal import segments
+from evalrunner.store.manifest import Manifest, Part, save
+from evalrunner.store.redact import Redactor
+
+
+class Ledger:
+    """The manifest and the files it names. Blocking; one thread at a time."""
+
+    def __init__(self, run: Path, manifest: Manifest, files: Files, redactor: Redactor) -> None:
+        self.run = run
+        self.manifest = manifest
+        self._files = files
+        self._redactor = redactor
+        self._schemas = parts.schemas(manifest.columns)
+
+    def commit(self, tables: Mapping[str, pa.Table], superseded: Mapping[str, Sequence[str]], **changes: Any) -> str:
+        """Add one part to each table, and change fields of the manifest with it; `superseded` are keys whose old row is in that file.
+
+        Returns the part of `results`.
+        """
+        fresh: dict[str, Iterable[pa.Table]] = {}
+        dropped = []
+        for file, keys in superseded.items():
+            rest = parts.without(parts.read(self.run / file), keys)
+            if rest.num_rows:
+                fresh[file] = [rest]
+            else:
+                dropped.append(file)
+        number = self.manifest.next_part
+        fresh |= {f"{name}/part-{number:05}.parquet": [table] for name, table in tables.items()}
+        # parts without a row (a run's first, for readers that come early) give their place to the next
+        following = number + 1 if any(table.num_rows for table in tables.values()) else number
+        self._publish(fresh, dropped, next_part=following, **changes)
+        return f"results/part-{number:05}.parquet"
+
+    def merge(self, rows: int, limit: int) -> None:
+        """Make one part of those with fewer than `rows`, up to `limit` together."""
+        for table in parts.TABLES:
+            group: list[Part] = []
+            for part in [part for part in self.manifest.parts if part.table == table and part.rows < rows]:
+                if sum(other.rows for other in group) + part.rows > limit:
+                    self._merge(group, rows)
+                    group = []
+                group.append(part)
+            self._merge(group, rows)
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the manifest, in memory only once they are on the disk."""
+        manifest = msgspec.structs.replace(self.manifest, **changes)
+        save(self.run, manifest, self._files, self._redactor)
+        self.manifest = manifest
+
+    def settle(self) -> None:
+        """Make the directories what the manifest says; finishes a commit that was cut short."""
+        for file in self.manifest.dropped:
+            self._files.unlink(self.run / file)
+        hidden = {path for table in parts.TABLES for path in (self.run / table).glob(".part-*.new")}
+        for part in self.manifest.parts:
+            path = hidden_path(self.run / part.file)
+            if path in hidden and checksum(path) == part.sha256:
+                self._files.rename(path, self.run / part.file)
+                hidden.remove(path)
+        for path in hidden:
+            self._files.unlink(path)
+        for table in parts.TABLES:
+            self._files.sync_directory(self.run / table)
+        for number, path in segments(self.run / "journal", 0).items():
+            if number < self.manifest.journal_from:
+                self._files.unlink(path)
+
+    def check(self) -> list[str]:
+        """Put aside what is broken or foreign, forget what is gone, migrate what is old; says what it did."""
+        said, good = [], []
+        for part in self.manifest.parts:
+            path = self.run / part.file
+            lost = f"its {part.rows} rows " + ("are asked again" if part.table == "results" else "are lost (the results still have their sums)")
+            if not path.exists():
+                said.append(f"{part.file} is missing: {lost}")
+            elif checksum(path) != part.sha256:
+                said.append(f"{part.file} is damaged, put aside as {self.put_aside(path)}: {lost}")
+            else:
+                good.append(part)
+        said += self._foreign()
+        if said:
+            self.update(parts=good, messages=[*self.manifest.messages, *said])
+        self._migrate()
+        return said
+
+    def put_aside(self, path: Path, *, copy: bool = False) -> str:
+        """Move (or copy) a file into `damaged/`; returns where it is now, relative to the run."""
+        place = self.run / "damaged"
+        self._files.make_directory(place)
+        names = (f"{path.name}.{number}" if number else path.name for number in range(1000))
+        target = next(place / name for name in names if not (place / name).exists())
+        if copy:
+            self._files.write_file(target, path.read_bytes())
+        else:
+            self._files.rename(path, target)
+        self._files.sync_directory(place)
+        return str(target.relative_to(self.run))
+
+    def _merge(self, group: Sequence[Part], rows: int) -> None:
+        if len(group) > 1:
+            chunks = (parts.read(self.run / part.file) for part in group)
+            self._publish({group[0].file: parts.in_groups(chunks, rows)}, [part.file for part in group[1:]])
+
+    def _publish(self, fresh: Mapping[str, Iterable[pa.Table]], dropped: list[str], **changes: Any) -> None:
+        written = {}
+        for file, chunks in fresh.items():
+            rows, data = parts.parquet(chunks, self._schemas[file.partition("/")[0]])
+            self._files.write_file(hidden_path(self.run / file), data)
+            written[file] = Part(file=file, rows=rows, sha256=hashlib.sha256(data).hexdigest())
+        for table in parts.TABLES:
+            self._files.sync_directory(self.run / table)
+        kept = [written.pop(part.file, part) for part in self.manifest.parts if part.file not in dropped]
+        self.update(parts=[*kept, *written.values()], dropped=dropped, **changes)
+        self.settle()
+
+    def _foreign(self) -> list[str]:
+        listed = {part.file for part in self.manifest.parts}
+        said = []
+        for table in parts.TABLES:
+            for path in sorted((self.run / table).iterdir()):
+                file = f"{table}/{path.name}"
+                if file in listed or path.name.startswith((".", "_")):
+                    continue
+                if path.suffix == ".parquet" and path.is_file():
+                    said.append(f"{file} is no part of this run and was put aside as {self.put_aside(path)}")
+                else:
+                    said.append(f"{file} is no part of this run and was left alone; it may confuse whoever reads the directory")
+        return said
+
+    def _migrate(self) -> None:
+        for part in list(self.manifest.parts):
+            schema = self._schemas[part.table]
+            if not parts.schema_of(self.run / part.file).equals(schema):
+                self._publish({part.file: [parts.conform(parts.read(self.run / part.file), schema)]}, [])
+
+
+def hidden_path(path: Path) -> Path:
+    """Where a part waits until the manifest names it: beside its place, ignored by readers of the directory."""
+    return path.with_name(f".{path.name}.new")
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""One live run per directory: the operating system's file lock, which dies with its process, and a note of who holds it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from evalrunner.errors import RunLockedError, StoreError
+from evalrunner.store.files import Files
+
+LOCK = ".lock"
+
+
+def take(run: Path, files: Files, since: str) -> int:
+    """Lock `run`; returns the file descriptor that holds the lock until it is closed.
+
+    Raises `RunLockedError` while another process lives that has it: only the system knows that, process numbers come again. Raises `StoreError`
+    where the file system has no locks. The file stays: whoever removed it could remove another's lock.
+    """
+    fd = files.open(run / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        files.lock(fd)
+    except BlockingIOError:
+        os.close(fd)
+        raise RunLockedError(str(run), _owner(run)) from None
+    except OSError as error:
+        os.close(fd)
+        raise StoreError(f"{run}: this file system cannot lock files ({error.strerror}), so two runs could mix; choose a local directory with --out") from error
+    os.ftruncate(fd, 0)
+    os.write(fd, msgspec.json.encode({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
+    return fd
+
+
+def _owner(run: Path) -> str:
+    try:
+        owner = msgspec.json.decode((run / LOCK).read_bytes())
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+        return "another process"

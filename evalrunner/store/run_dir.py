@@ -1,0 +1,216 @@
+"""One run's directory: how a record gets into it for good, and what is missing from it. The way in and back is `opening`, the way out `readers`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from evalrunner.errors import StoreError
+from evalrunner.records import Plan, Record, Request
+from evalrunner.store import parts
+from evalrunner.store.files import disk_errors
+from evalrunner.store.journal import Journal, frame, segments
+from evalrunner.store.opening import About, Opening, Resumed, Settings
+from evalrunner.store.readers import read_attempts, read_manifest, read_results
+from evalrunner.store.redact import Redactor
+from evalrunner.store.rows import encode
+
+__all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_manifest", "read_results"]
+
+
+class RunDir:
+    """An async context manager. Leaving it without `finish` ends the run as interrupted; after a failure of the disk it only lets go.
+
+    `create` refuses a directory that holds anything else. `resume` repairs what a crash or damage left, and says so in `messages`; with `nothing_left` it
+    has changed nothing. Both raise `RunLockedError` while another process has the run, and `StoreError` for anything else that makes it unusable.
+    """
+
+    def __init__(self, path: Path, plan: Plan, about: About | None, redactor: Redactor | None, settings: Settings | None) -> None:
+        self.path = path
+        self._settings = settings or Settings()
+        self._redactor = redactor or Redactor()
+        self._plan = plan
+        self._about = about
+        self._opening = Opening(path, plan, self._redactor, self._settings)
+        self._known = self._opening.known
+        self._journal: Journal | None = None
+        self._superseded: dict[str, list[str]] = {}
+        self._redacted = 0
+        self._started_ns = self._segment_ns = 0
+        self._rolling = asyncio.Lock()
+        self._roll_task: asyncio.Task[None] | None = None
+        self._roll_timer: asyncio.Task[None] | None = None
+        self._failure: StoreError | None = None
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, about: About, *, redactor: Redactor | None = None, settings: Settings | None = None) -> Self:
+        """A new run in `path`, which is made if need be."""
+        return cls(path, plan, about, redactor, settings)
+
+    @classmethod
+    def resume(cls, path: Path, plan: Plan, *, redactor: Redactor | None = None, settings: Settings | None = None) -> Self:
+        """The run in `path`, where it stopped."""
+        return cls(path, plan, None, redactor, settings)
+
+    @property
+    def run_id(self) -> str:
+        return self._opening.ledger.manifest.run_id
+
+    @property
+    def resumed(self) -> Resumed | None:
+        return self._opening.resumed
+
+    @property
+    def messages(self) -> list[str]:
+        """What a person must know: damage that was found, data that changed."""
+        return self._opening.messages
+
+    @property
+    def nothing_left(self) -> bool:
+        """Every request has its final row: there is nothing to send, and nothing was changed."""
+        return self._opening.nothing_left
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """As in the manifest: planned, done (rows), by_outcome, missing (planned requests without a row)."""
+        return self._known.counts(self._plan.size)
+
+    def missing(self, requests: Iterator[Request]) -> Iterator[Request]:
+        """Those of `requests` that have no final row; in a fresh run `requests` itself."""
+        return self._known.missing(requests)
+
+    async def add(self, record: Record) -> None:
+        """Write `record` down: when this returns it survives the process, and within 1 s or 64 rows (at once if `durable`) the machine. Raises `StoreError`."""
+        if self._failure is not None:
+            raise self._failure
+        if self._journal is None:
+            raise StoreError(f"{self.path}: this run is not open")
+        key = record.request.key
+        body, masked = encode(record, self.run_id, self._opening.ledger.manifest.columns, self._redactor)
+        self._redacted += masked
+        if old := self._known.add(key, record.outcome):
+            self._superseded.setdefault(old, []).append(key)
+        if not self._journal.rows:
+            self._segment_ns = self._settings.clock.now_ns()
+        try:
+            await self._journal.append(frame(body))
+        except Exception as error:
+            self._fail(error)
+            raise
+        if self._journal.rows >= self._settings.segment_rows or self._journal.size >= self._settings.segment_bytes:
+            self._start_roll()
+        elif self._roll_timer is None or self._roll_timer.done():
+            self._roll_timer = asyncio.create_task(self._roll_in_time(self._journal))
+
+    async def finish(self, state: Literal["complete", "interrupted"], reason: str | None = None) -> None:
+        """Turn what is in the journal into parts, merge small ones, and close the manifest. Raises `StoreError`; does nothing if nothing was left to do."""
+        if self._journal is None:
+            return
+        await self._roll(self._journal)
+        if self._failure is not None:
+            raise self._failure
+        await self._let_go()
+        await self._in_thread(lambda: self._close_books(state, reason))
+
+    async def __aenter__(self) -> Self:
+        try:
+            about = self._about
+            await self._in_thread(self._opening.recover if about is None else lambda: self._opening.create(about))
+            if not self.nothing_left:
+                clock, files, first = self._settings.clock, self._settings.files, self._opening.ledger.manifest.journal_from
+                journal = Journal(self.path / "journal", first, files=files, clock=clock, durable=self._settings.durable)
+                await journal.open()
+                self._journal = journal
+                self._started_ns = clock.now_ns()
+                self._redacted = self._opening.ledger.manifest.redacted
+        except BaseException:
+            self._opening.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        try:
+            if self._journal is not None and self._failure is None:
+                await self.finish("interrupted", f"{kind.__name__}: {error}" if kind else "left before it was finished")
+        finally:
+            try:
+                await self._let_go()
+            finally:
+                self._opening.close()
+
+    async def _let_go(self) -> None:
+        if self._roll_timer is not None:
+            self._roll_timer.cancel()
+        async with self._rolling:
+            journal, self._journal = self._journal, None
+            if journal is not None:
+                await journal.close()
+
+    def _start_roll(self) -> None:
+        if self._journal is not None and (self._roll_task is None or self._roll_task.done()):
+            self._roll_task = asyncio.create_task(self._roll(self._journal))
+
+    async def _roll_in_time(self, journal: Journal) -> None:
+        clock = self._settings.clock
+        while journal.rows and self._failure is None:
+            age_s = (clock.now_ns() - self._started_ns) / 1e9
+            due_s = max(self._settings.segment_s, age_s / 10) - (clock.now_ns() - self._segment_ns) / 1e9
+            if due_s > 0:
+                await clock.sleep(due_s)
+            else:
+                self._start_roll()
+                if self._roll_task is not None:
+                    await asyncio.shield(self._roll_task)
+
+    async def _roll(self, journal: Journal) -> None:
+        """Turn the current segment into parts, beside the event loop. Never cancelled half-way; what goes wrong is raised by the next `add`."""
+        async with self._rolling:
+            if self._failure is not None or not journal.rows:
+                return
+            try:
+                fd = await journal.prepare(journal.number + 1)
+                segment, superseded = journal.switch(fd), self._superseded
+                self._superseded = {}
+                await journal.sync()
+                changes = {"journal_from": journal.number, "counts": self.counts, "redacted": self._redacted}
+                await self._in_thread(lambda: self._convert(segment, superseded, changes))
+            except BaseException as error:
+                self._fail(error)
+                if not isinstance(error, Exception):
+                    raise
+
+    def _convert(self, segment: Path, superseded: dict[str, list[str]], changes: dict[str, Any]) -> None:
+        ledger = self._opening.ledger
+        ledger.commit(parts.tables(segment.read_bytes(), ledger.manifest.columns), superseded, **changes)
+
+    def _close_books(self, state: str, reason: str | None) -> None:
+        files, ledger, journal = self._settings.files, self._opening.ledger, self.path / "journal"
+        ledger.merge(self._settings.segment_rows, self._settings.merge_rows)
+        left = segments(journal, 0)
+        for path in left.values():
+            files.unlink(path)
+        with suppress(OSError):  # somebody else's file in it is no reason to fail
+            files.remove_directory(journal)
+        reason = None if reason is None else self._redactor.message(reason)
+        ledger.update(state=state, reason=reason, finished_at=self._settings.now, counts=self.counts, redacted=self._redacted)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error if isinstance(error, StoreError) else StoreError(f"{self.path}: {self._redactor.message(repr(error))}")
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Run `work` in a thread, and return only when it has ended: a cancelled caller must not give the lock back while files still change."""
+        running = asyncio.ensure_future(asyncio.to_thread(self._watched, work))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+    def _watched(self, work: Callable[[], None]) -> None:
+        with disk_errors(self.path):
+            work()
