@@ -229,15 +229,17 @@ def classify(said: Said, *, dashscope: bool) -> ProviderError:
 
 def from_exception(error: BaseException, *, host: str, phase: str) -> ProviderError:
     """The error for a foreign exception; `host` is named in the message, `phase` is where the exchange was (connect, wait, stream, body)."""
+    words = ""
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, ssl.SSLCertVerificationError):
             return AuthError(f"{host}: its TLS certificate cannot be trusted: {chain.verify_message or chain}", phase="connect")
+        words = words or getattr(chain, "message", "") or str(chain)
         chain = chain.__cause__ or chain.__context__
     for base in type(error).__mro__:
         if found := EXCEPTIONS.get(base.__name__):
             kind, own_phase = found
-            return kind(f"{host}: {str(error) or type(error).__name__}", phase=own_phase or phase)
+            return kind(f"{host}: {words or type(error).__name__}", phase=own_phase or phase)
     raise error
 
 

@@ -65,6 +65,10 @@ class StampedHandler(ResponseHandler):
         super().connection_lost(exc)
         self._wake()
 
+    def resume_reading(self, *args: Any, **kwargs: Any) -> None:
+        if getattr(self, "_reading_paused", True):  # aiohttp asks for it after every chunk that is taken, paused or not
+            super().resume_reading(*args, **kwargs)
+
     async def wait(self, seconds: float, read: int) -> None:
         """Return when there is something beyond `read` payload bytes, at the end, or after `seconds`."""
         self._read = read
