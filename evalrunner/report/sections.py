@@ -1,0 +1,387 @@
+"""Summary -> what each section of the page shows: order, colours, axes, sentences. No markup but charts and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from evalrunner.analysis.tables import CellSummary, Distribution, Estimate, ModelSummary, Slice, Summary
+from evalrunner.records import Outcome
+from evalrunner.report import charts
+from evalrunner.report.quantities import count, digits, share, span
+from evalrunner.report.verdicts import Card, verdicts
+from evalrunner.report.words import both
+
+FIRST = ("latency_ms", "ttft_ms", "tpot_ms")
+LATENCIES = (*FIRST, "ttft_content_ms", "user_latency_ms", "user_ttft_ms", "wait_ms")
+TOKENS = ("input", "cached", "output", "reasoning")
+SECONDS_FROM_MS = 10_000
+KNOWN_OUTCOMES = (*(one.value for one in Outcome), "missing")
+
+
+@dataclass(frozen=True)
+class View:
+    """One cell as tables and charts name it."""
+
+    cell: CellSummary
+    title: str | Markup
+    rest: tuple[str | Markup, ...]
+    colour: int
+    tip: str
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One scatter of the trade-offs, with the rows of its table: (cell, x, beaten on both)."""
+
+    title: str
+    column: str
+    unit: str | None
+    drawing: Markup
+    rows: list[tuple[View, float, bool]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one prompt set, best first: only these are compared with each other. `scorer` is the set's first."""
+
+    name: str
+    views: list[View]
+    scorer: str | None
+    scorers: list[str]
+    axis: charts.Axis | None
+    tied: bool
+    has: dict[str, bool]
+    currency: str | None
+    verdicts: list[Card]
+    tradeoffs: list[Trade]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One latency of one part: its cells, the unit of its columns, its chart and how many cells that draws."""
+
+    name: str
+    views: list[tuple[View, Distribution]]
+    unit: str
+    scale: float
+    drawing: Markup
+    drawn: int
+
+    @property
+    def first(self) -> bool:
+        """Whether it is shown at once; the others wait folded."""
+        return self.name in FIRST
+
+
+@dataclass(frozen=True)
+class LatencyPart:
+    """Streamed and whole answers of a prompt set are never mixed."""
+
+    group: Group
+    stream: bool
+    metrics: list[Metric]
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """One tag of one prompt set: for each value its samples and every cell's estimate. `least` is the smallest n."""
+
+    group: Group
+    tag: str
+    views: list[View]
+    rows: list[tuple[str, int, dict[int, Estimate]]]
+    axis: charts.Axis
+    least: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Requests by the time they ended: (start in seconds, count by outcome)."""
+
+    drawing: Markup
+    rows: list[tuple[float, dict[str, int]]]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Everything the templates read beside the summary itself."""
+
+    sections: list[str]
+    groups: list[Group]
+    views: list[View]
+    colours: tuple[int, ...]
+    latency: list[LatencyPart]
+    slices: list[SliceTable]
+    timeline: Timeline | None
+    scale: float
+    token_columns: list[str]
+    currency: str | None
+    prices: list[str]
+    outcomes: list[str]
+    provenance: list[tuple[str, str | Markup | None]]
+
+
+def build(summary: Summary) -> Sections:
+    """Sections without data are left out; later ones (flips, pairs) slot in here and bring their own template."""
+    groups = [_group(name, [c for c in summary.cells if c.prompt_set == name], summary) for name in dict.fromkeys(c.prompt_set for c in summary.cells)]
+    views = [view for group in groups for view in group.views]
+    slices = [table for group in groups for table in _slices(group, summary.slices)]
+    latency = _latency(groups)
+    shown = {
+        "verdict": any(group.verdicts for group in groups),
+        "leaderboard": bool(groups),
+        "tradeoffs": any(group.tradeoffs for group in groups),
+        "latency": bool(latency),
+        "tokens": bool(groups),
+        "errors": bool(summary.models),
+        "slices": bool(slices),
+        "samples": bool(summary.totals.done),
+        "provenance": True,
+    }
+    tails = [c.latency["latency_ms"].quantiles[0].value or 0.0 for c in summary.cells]
+    currencies = {c.cost.currency for c in summary.cells if c.cost.currency}
+    return Sections(
+        sections=[name for name, here in shown.items() if here],
+        groups=groups,
+        views=views,
+        colours=tuple(view.colour for view in sorted(views, key=lambda view: view.cell.index)),
+        latency=latency,
+        slices=slices,
+        timeline=_timeline(summary),
+        scale=1000 if max(tails, default=0) >= SECONDS_FROM_MS else 1,
+        token_columns=[kind for kind in TOKENS if kind in ("input", "output") or any(c.tokens[kind].sum for c in summary.cells)],
+        currency=currencies.pop() if len(currencies) == 1 else None,
+        prices=[text for model in summary.run.plan.get("models", []) if (text := _price(model))],
+        outcomes=[name for name in KNOWN_OUTCOMES if any(_ended(m).get(name) for m in summary.models) or any(e.outcome == name for e in summary.errors)],
+        provenance=_provenance(summary),
+    )
+
+
+def token_parts(cell: CellSummary) -> list[tuple[str, float, str]]:
+    """Where a cell's tokens went, for one stacked bar."""
+    total = {kind: cell.tokens[kind].sum or 0 for kind in TOKENS}
+    parts = {
+        "input": total["input"] - total["cached"],
+        "cached": total["cached"],
+        "output": total["output"] - total["reasoning"],
+        "reasoning": total["reasoning"],
+    }
+    return [(f"t-{kind}", amount, f"{kind}: {count(amount)}") for kind, amount in parts.items()]
+
+
+def outcome_parts(model: ModelSummary) -> list[tuple[str, float, str]]:
+    """How all planned requests of a model ended, for one stacked bar."""
+    return [(f"o-{name}", amount, f"{name.replace('_', ' ')}: {count(amount)}") for name, amount in _ended(model).items()]
+
+
+def _ended(model: ModelSummary) -> dict[str, int]:
+    ended = {**model.outcomes, "missing": model.planned - model.done}
+    return {name: ended[name] for name in KNOWN_OUTCOMES if ended.get(name)}
+
+
+# --- cells ---
+
+
+def _group(name: str, cells: Sequence[CellSummary], summary: Summary) -> Group:
+    scorers = [one for one in summary.scorers if any(one in cell.scores for cell in cells)]
+    scorer = scorers[0] if scorers else None
+    ranked = sorted(cells, key=lambda cell: _rank(cell, scorer))
+    colours = _colours(cells, ranked)
+    views = [_view(cell, scorer, summary.varying, colours[cell.index]) for cell in ranked]
+    found = [cell.scores[scorer] for cell in ranked if scorer in cell.scores] if scorer else []
+    edges = [v * 100 for e in found for v in (e.value, e.low, e.high) if v is not None]
+    currencies = {cell.cost.currency for cell in cells if cell.cost.currency}
+    return Group(
+        name=name,
+        views=views,
+        scorer=scorer,
+        scorers=scorers,
+        axis=charts.linear_axis(min(edges), max(edges), count=4, clip=(0, 100)) if edges else None,
+        tied=len(cells) > 1 and any(e.tie_group for e in found),
+        has={metric: any(cell.latency[metric].n for cell in cells) for metric in LATENCIES} | {"speed": any(cell.speed["decode_tok_s"].n for cell in cells)},
+        currency=currencies.pop() if len(currencies) == 1 else None,
+        verdicts=verdicts(ranked, scorer),
+        tradeoffs=_tradeoffs(views, scorer) if scorer and len(cells) > 1 else [],
+    )
+
+
+def _rank(cell: CellSummary, scorer: str | None) -> tuple[float, float, int]:
+    """Best first: by tie group's score, then by score; the unscored last."""
+    estimate = cell.scores.get(scorer) if scorer else None
+    value = estimate.value if estimate else None
+    return (math.inf if value is None else -value, 0.0, cell.index)
+
+
+def _colours(cells: Sequence[CellSummary], ranked: Sequence[CellSummary]) -> dict[int, int]:
+    """Up to eight cells have a colour each, in the plan's order; of more, the best seven, and the rest share the last, a grey."""
+    if len(cells) <= charts.COLOURS:
+        return {cell.index: charts.colour_of(k) for k, cell in enumerate(cells)}
+    return {cell.index: min(k + 1, charts.COLOURS) for k, cell in enumerate(ranked)}
+
+
+def _view(cell: CellSummary, scorer: str | None, varying: Iterable[str], colour: int) -> View:
+    plain: dict[str, str] = {"model": cell.model, "prompt": cell.prompt}
+    parts: list[str | Markup] = [plain[name] for name in ("model", "prompt") if name in varying]
+    parts += [f"{name} {value}" for name, value in cell.params.items() if name in varying]
+    if "stream" in varying:
+        parts.append(both("streamed" if cell.stream else "whole"))
+    title, *rest = parts or [cell.model]
+    estimate = cell.scores.get(scorer) if scorer else None
+    tip = f"{cell.label}: {share(estimate.value)} [{span(estimate.low, estimate.high) or '?'}], n = {estimate.n}" if estimate and estimate.n else cell.label
+    return View(cell, title, tuple(rest), colour, tip)
+
+
+# --- trade-offs ---
+
+
+def _tradeoffs(views: Sequence[View], scorer: str) -> list[Trade]:
+    cost = [(view, view.cell.cost.per_1000, None) for view in views if view.cell.cost.per_1000 is not None]
+    speed = [(view, q.value, q) for view in views if (q := view.cell.latency["latency_ms"].quantiles[0]).value is not None]
+    trades = []
+    if len({view.cell.cost.currency for view, _, _ in cost}) == 1:
+        trades.append(_trade("trade_cost", "col_cost", cost[0][0].cell.cost.currency, [(v, x, None) for v, x, _ in cost if x is not None], scorer))
+    spans = [(v, x, (q.low, q.high) if q.low is not None and q.high is not None else None) for v, x, q in speed if x is not None]
+    trades.append(_trade("trade_latency", "col_p50_latency", "ms", spans, scorer))
+    return [trade for trade in trades if trade and len(trade.rows) > 1]
+
+
+def _trade(title: str, column: str, unit: str | None, places: Sequence[tuple[View, float, tuple[float, float] | None]], scorer: str) -> Trade | None:
+    found = [(view, x, x_span, e) for view, x, x_span in places if (e := view.cell.scores.get(scorer)) and e.value is not None]
+    beaten = charts.pareto([(x, e.value or 0.0) for _, x, _, e in found])
+    points = [
+        charts.Point(
+            name=view.cell.label,
+            x=x,
+            y=(e.value or 0.0) * 100,
+            x_span=x_span,
+            y_span=(e.low * 100, e.high * 100) if e.low is not None and e.high is not None else None,
+            colour=view.colour,
+            dominated=dominated,
+            tip=f"{view.tip}; {digits(x)} {unit or ''}",
+        )
+        for (view, x, x_span, e), dominated in zip(found, beaten, strict=True)
+    ]
+    xs = [point.x for point in points]
+    wide = len(xs) > 1 and min(xs) > 0 and max(xs) / min(xs) > 8
+    drawing = charts.scatter(points, x_unit=unit or "", log_x=wide)
+    return Trade(title, column, unit, drawing, [(view, x, dominated) for (view, x, _, _), dominated in zip(found, beaten, strict=True)])
+
+
+# --- latency ---
+
+
+def _latency(groups: Sequence[Group]) -> list[LatencyPart]:
+    parts = []
+    for group in groups:
+        for stream in (True, False):
+            views = [view for view in group.views if view.cell.stream is stream]
+            metrics = [metric for name in LATENCIES if (metric := _metric(name, [(v, v.cell.latency[name]) for v in views]))]
+            if metrics:
+                parts.append(LatencyPart(group, stream, metrics))
+    return parts
+
+
+def _metric(name: str, views: Sequence[tuple[View, Distribution]]) -> Metric | None:
+    measured = [(view, d) for view, d in views if d.n]
+    if not any(d.max for _, d in measured):
+        return None
+    scale, unit = (1000.0, "s") if max(d.quantiles[0].value or d.mean or 0 for _, d in measured) >= SECONDS_FROM_MS else (1.0, "ms")
+    drawn = [
+        charts.Series(view.cell.label, [v / scale for v in d.curve], [k / (len(d.curve) - 1) for k in range(len(d.curve))], view.colour)
+        for view, d in measured[: charts.COLOURS]
+        if len(d.curve) > 1
+    ]
+    return Metric(name, list(measured), unit, scale, charts.distribution(drawn, unit=unit), len(drawn))
+
+
+# --- slices, errors over time ---
+
+
+def _slices(group: Group, slices: Sequence[Slice]) -> list[SliceTable]:
+    if not group.scorer:
+        return []
+    views = group.views[: charts.COLOURS]
+    here = {view.cell.index for view in views}
+    tables = []
+    for tag in dict.fromkeys(one.tag for one in slices if one.cell in here):
+        parts = [one for one in slices if one.tag == tag and one.cell in here and group.scorer in one.scores]
+        values = list(dict.fromkeys(one.value for one in parts))
+        rows = [
+            (value, max(one.samples for one in parts if one.value == value), {p.cell: p.scores[group.scorer] for p in parts if p.value == value})
+            for value in values
+        ]
+        edges = [v * 100 for one in parts for v in (one.scores[group.scorer].low, one.scores[group.scorer].high) if v is not None]
+        if len(rows) > 1 and edges:
+            axis = charts.linear_axis(min(edges), max(edges), count=3, clip=(0, 100))
+            tables.append(SliceTable(group, tag, views, sorted(rows, key=lambda row: _natural(row[0])), axis, min(n for _, n, _ in rows)))
+    return tables
+
+
+def _natural(text: str) -> tuple[bool, float, str]:
+    """Numbers by size, then words."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, 0.0, text
+
+
+def _timeline(summary: Summary) -> Timeline | None:
+    """Only where something went wrong: a run without failures needs no history of them."""
+    found: dict[float, dict[str, int]] = {}
+    seconds = 0.0
+    for moment in summary.timeline:
+        counts = found.setdefault(moment.start_s, {})
+        seconds = max(seconds, moment.seconds)
+        for name, n in moment.outcomes.items():
+            counts[name] = counts.get(name, 0) + n
+    if len(found) < 2 or not any(set(counts) - {"ok"} for counts in found.values()):
+        return None
+    rows = sorted(found.items())
+    bars = [(start, [(f"o-{name}", counts[name]) for name in KNOWN_OUTCOMES if counts.get(name)]) for start, counts in rows]
+    return Timeline(charts.columns(bars, width=seconds, unit="s"), rows)
+
+
+# --- provenance ---
+
+
+def _price(model: Mapping[str, Any]) -> str | None:
+    price = model.get("price") or {}
+    tiers = price.get("tiers") or ()
+    if not tiers:
+        return None
+    amounts = " / ".join(f"{digits(tiers[0].get(kind)) or '?'}" for kind in ("input", "output"))
+    more = " …" if len(tiers) > 1 else ""
+    dated = f", {price['date']}" if price.get("date") else ""
+    return f"{model['name']} {price.get('currency')} {amounts}{more} (1M{dated})"
+
+
+def _provenance(summary: Summary) -> list[tuple[str, str | Markup | None]]:
+    run, plan = summary.run, summary.run.plan
+    git = run.git or {}
+    commit = both("dirty", commit=git.get("commit")) if git.get("dirty") else git.get("commit")
+    answered_by = "; ".join(
+        f"{m.model}: {', '.join(f'{name} ({count(n)})' for name, n in m.response_models.items())}" for m in summary.models if m.response_models
+    )
+    return [
+        ("run_id", run.run_id),
+        ("state", f"{run.state} ({run.reason})" if run.reason else run.state),
+        ("started", run.started_at),
+        ("finished", run.finished_at),
+        ("config", " · ".join(str(part) for part in (run.config.get("origin"), run.config.get("hash")) if part) or None),
+        ("git", commit),
+        (
+            "versions",
+            " · ".join(part for part in (f"evalrunner {run.evalrunner}" if run.evalrunner else "", f"Python {run.python}" if run.python else "") if part)
+            or None,
+        ),
+        ("host", " · ".join(part for part in (run.host, run.platform) if part) or None),
+        ("endpoints", "; ".join(f"{one['name']} ({one.get('kind')}): {one.get('base_url') or '–'}" for one in plan.get("providers", [])) or None),
+        ("models", answered_by or None),
+        ("trials", str(plan["trials"]) if "trials" in plan else None),
+        ("size", count(summary.totals.planned)),
+    ]
