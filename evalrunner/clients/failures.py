@@ -10,11 +10,11 @@ import json
 import re
 import ssl
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from msgspec import Struct
 
+from evalrunner.clients.retry_after import retry_after_s
 from evalrunner.errors import (
     AccountError,
     AuthError,
@@ -157,9 +157,6 @@ EXCEPTIONS: dict[str, tuple[type[ProviderError], str | None]] = {
 """By the name of a class of aiohttp, httpx, ssl or socket (or of one it inherits from), so that this table needs neither library; None: the caller's phase."""
 
 _ENGINE = re.compile(r"^<(\d{3})>\s*([\w.]+):")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-MAX_RETRY_AFTER_S = 3600.0
 
 
 class Said(Struct, frozen=True):
@@ -233,7 +230,7 @@ def from_exception(error: BaseException, *, host: str, phase: str) -> ProviderEr
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, ssl.SSLCertVerificationError):
-            return AuthError(f"{host}: its TLS certificate cannot be trusted: {chain.verify_message or chain}", phase="connect")
+            return AuthError(f"{host}: its TLS certificate cannot be trusted: {getattr(chain, 'verify_message', '') or chain}", phase="connect")
         words = words or getattr(chain, "message", "") or str(chain)
         chain = chain.__cause__ or chain.__context__
     for base in type(error).__mro__:
@@ -241,23 +238,6 @@ def from_exception(error: BaseException, *, host: str, phase: str) -> ProviderEr
             kind, own_phase = found
             return kind(f"{host}: {words or type(error).__name__}", phase=own_phase or phase)
     raise error
-
-
-def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Seconds the server asks us to wait: `retry-after-ms`, `retry-after` (seconds or a date), else the longest `x-ratelimit-reset*`.
-
-    Garbage, negative numbers and NaN count as nothing said; at most an hour.
-    """
-    if (text := headers.get("retry-after-ms")) is not None and (ms := _number(text)) is not None:
-        return min(ms / 1000, MAX_RETRY_AFTER_S)
-    if (text := headers.get("retry-after")) is not None:
-        seconds = _number(text)
-        if seconds is None:
-            seconds = _until(text, now_s)
-        if seconds is not None:
-            return min(seconds, MAX_RETRY_AFTER_S)
-    resets = [_reset(value, now_s) for name, value in headers.items() if name.lower().startswith("x-ratelimit-reset")]
-    return min(max(known), MAX_RETRY_AFTER_S) if (known := [reset for reset in resets if reset is not None]) else None
 
 
 def _class(said: Said, *, dashscope: bool) -> type[ProviderError]:
@@ -333,29 +313,3 @@ def _text(value: object) -> str | None:
     if isinstance(value, bool) or value is None or value == "":
         return None
     return str(value) if isinstance(value, (str, int)) else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value >= 0 else None  # false for NaN too
-
-
-def _until(text: str, now_s: float) -> float | None:
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _reset(text: str, now_s: float) -> float | None:
-    """`1m30s`, `6ms`, `12`, or a Unix time in seconds or milliseconds."""
-    text = text.strip()
-    if (value := _number(text)) is not None:
-        if value > 1e12:
-            value /= 1000
-        return max(0.0, value - now_s) if value > 1e9 else value
-    parts = _DURATION.findall(text)
-    return sum(float(amount) * _SECONDS[unit] for amount, unit in parts) if parts and "".join(map("".join, parts)) == text else None
