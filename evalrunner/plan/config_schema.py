@@ -1,0 +1,71 @@
+"""The config's JSON Schema, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from evalrunner.plan.config_types import Settings
+from evalrunner.plan.parameters import LISTS, Parameters
+
+
+def build_schema(not_yet: Sequence[str]) -> dict[str, Any]:
+    """Pydantic's schema, loosened where a config may be shorter, without the key paths in `not_yet`."""
+    schema = Settings.model_json_schema()
+    defs: dict[str, Any] = schema["$defs"]
+    parameters = Parameters.model_json_schema(ref_template="#/$defs/{model}")["properties"]
+    defs["Grid"] = {
+        "type": "object",
+        "description": "Request parameters: a list is swept, a scalar is fixed.",
+        "additionalProperties": False,
+        "properties": {name: _one_or_many(name, one) for name, one in parameters.items()},
+    }
+    defs["ModelFields"] = _or(defs["ModelFields"], {"type": "string", "minLength": 1, "description": "A model of the provider dashscope."})
+    scorer = defs["ScorerFields"]["properties"]["options"] | {"type": ["object", "null"]}
+    defs["ScorerFields"] = _or(
+        {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": scorer},
+        {"type": "string", "description": "exact, includes, regex, numeric, json, a plug-in's name or module:attribute."},
+    )
+    prompts = defs["PromptSetBlock"]["properties"]["prompts"]
+    for branch in prompts["anyOf"]:
+        if "additionalProperties" in branch:
+            branch["additionalProperties"] = _or(branch["additionalProperties"], {"type": "string", "description": "One user message."})
+    schema["properties"]["stream"] = _or(schema["properties"]["stream"], {"type": "boolean"})
+    for kind in ("ProviderBlock", "SimulatorProvider", "LocalProvider", "PluginProvider"):
+        defs[kind]["required"] = []  # a built-in provider knows its kind
+    for pattern in not_yet:
+        _remove(schema, defs, pattern)
+    _whole_numbers(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "evalrunner config"}
+
+
+def _one_or_many(name: str, one: dict[str, Any]) -> dict[str, Any]:
+    single = {key: value for key, value in one.items() if key not in {"default", "title"}}
+    single.get("anyOf", []).sort(key=lambda branch: branch.get("type") == "null")
+    many = {"type": "array", "minItems": 1, "items": {key: value for key, value in single.items() if key != "description"}}
+    return {"anyOf": [single, many]} if name not in LISTS else {"anyOf": [single, many], "description": "A list is one value; a list of lists is swept."}
+
+
+def _or(long: dict[str, Any], short: dict[str, Any]) -> dict[str, Any]:
+    about = {key: long[key] for key in ("description", "default") if key in long}
+    return {"anyOf": [short, long], **about}
+
+
+def _remove(schema: dict[str, Any], defs: dict[str, Any], pattern: str) -> None:
+    """Take a key out of its block; patterns that name a value stay allowed here, and `check` refuses them."""
+    path = pattern.split(".")
+    blocks = {"prompt_sets": "PromptSetBlock"}
+    home = schema if len(path) == 1 else defs.get("PartBlock" if "content" in path else blocks.get(path[0], ""), {})
+    home.get("properties", {}).pop(path[-1], None)
+
+
+def _whole_numbers(schema: Any) -> None:
+    for part in _parts(schema):
+        part.pop("title", None)
+
+
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _parts(inner)

@@ -1,0 +1,241 @@
+"""A config -> `Plan`: prompt sets × samples × prompts × models × params × stream × trials, lazily, each request with its content-hash key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from itertools import product
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from evalrunner.cost.models import lookup
+from evalrunner.errors import ConfigError
+from evalrunner.plan.config import Config
+from evalrunner.plan.config_types import ModelFields, PriceBlock, PromptSetBlock, RetryBlock
+from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
+from evalrunner.plan.mistakes import Mistake
+from evalrunner.plan.prompt_sets import PromptSet, render, validate
+from evalrunner.plan.prompts import Conversation, Prompt, Text
+from evalrunner.plan.providers import Provider, account, provider, unset
+from evalrunner.plan.scoring import build_scorer
+from evalrunner.plugins import Account, Scorer, find
+from evalrunner.records import Cell, Limits, Model, Price, PriceTier, Request, Timeouts
+
+FIRST_SEED = 1000
+"""Trial k sends seed 1000 + k when the config gives none: the service's own default seed is fixed."""
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """One cell with what its keys have in common."""
+
+    cell: Cell
+    identity: bytes
+    seeded: bool
+
+
+class Plan:
+    """Every request of a config; implements `records.Plan`. Iterating makes the requests, nothing is held but small data sets."""
+
+    def __init__(self, config: Config, prompt_sets: Sequence[PromptSet]) -> None:
+        self.config = config
+        self.prompt_sets = tuple(prompt_sets)
+        settings = config.settings
+        self.name = settings.name
+        self.trials = settings.trials
+        self.preflight = settings.preflight
+        self.allow_unanswered = settings.allow_unanswered
+        self.retry: RetryBlock = settings.retry
+        self.timeouts = Timeouts(**settings.timeouts.model_dump())
+        self._fields = {model.name: model for model in settings.models}
+        self._providers = {name: provider(name, settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in settings.models)}
+        self.models = tuple(_model(model, self._providers[model.provider]) for model in settings.models)
+
+    @property
+    def size(self) -> int:
+        """Requests in all; counts the rows of the data files once."""
+        per_sample = sum(len(self._params(model)) for model in self.models) * len(self.config.settings.stream) * self.trials
+        return per_sample * sum(len(prompt_set.data) * len(prompt_set.prompts) for prompt_set in self.prompt_sets)
+
+    @property
+    def cells(self) -> int:
+        """Points of the grid, over all prompt sets and models."""
+        points = sum(len(self._params(model)) for model in self.models) * len(self.config.settings.stream)
+        return points * sum(len(prompt_set.prompts) for prompt_set in self.prompt_sets)
+
+    @cached_property
+    def param_names(self) -> list[str]:
+        """Every parameter of the grid, sorted."""
+        return sorted({name for model in self.models for name in self._grid(model)})
+
+    @cached_property
+    def scorer_names(self) -> list[str]:
+        """Every scorer's column, in the order written."""
+        return list(dict.fromkeys(name for prompt_set in self.prompt_sets for name in prompt_set.scorers))
+
+    def scorers(self, prompt_set: str) -> list[tuple[str, Scorer]]:
+        """(column, scorer) of one prompt set."""
+        return [(name, scorer) for one in self.prompt_sets if one.name == prompt_set for name, scorer in one.scorers.items()]
+
+    def limits(self, model: Model) -> Limits:
+        """The model's over the provider's over the defaults."""
+        return self._providers[model.provider].limits_of(self._fields[model.name])
+
+    @cached_property
+    def accounts(self) -> dict[str, Account]:
+        """The providers in use, secrets filled in; no base_url yet for a kind the run starts itself. Raises `ConfigError` for a variable not set."""
+        problems = []
+        for index, model in enumerate(self.config.settings.models):
+            for name in unset(self._providers[model.provider], self.config.environ):
+                written = model.provider in self.config.settings.providers
+                path = ("providers", model.provider) if written else ("models", index)
+                problems.append(
+                    self.config.places.line(
+                        Mistake(path, f"the environment variable {name} is not set (hint: export {name}=…; provider {model.provider} needs it)")
+                    )
+                )
+        if problems:
+            raise ConfigError(*dict.fromkeys(problems))
+        ids = {model.provider: model.id for model in self.config.settings.models}
+        return {name: account(written, self.config.environ, self.timeouts, self.config.folder, ids[name]) for name, written in self._providers.items()}
+
+    def secrets(self) -> list[str]:
+        """The values that must never be written anywhere: whatever came out of the environment."""
+        names = {name for written in self._providers.values() for name in written.references()}
+        return sorted({value for name in names if (value := self.config.environ.get(name))})
+
+    def requests(self, model: Model) -> Iterator[Request]:
+        """The model's requests: prompt set, sample, prompt, params × stream, trial. Raises `DatasetError` for a row that has no prompt."""
+        seeds = [FIRST_SEED + trial if self.trials > 1 else None for trial in range(self.trials)]
+        for prompt_set in self.prompt_sets:
+            points = {prompt.name: self._points(model, prompt_set.name, prompt.name) for prompt in prompt_set.prompts}
+            for sample in prompt_set.data:
+                for prompt in prompt_set.prompts:
+                    messages, target = render(prompt_set, prompt, sample)
+                    content = _digest([sample.id, sample.hash, messages, target])
+                    for point in points[prompt.name]:
+                        for trial, seed in enumerate(seeds):
+                            sent = None if point.seeded else seed
+                            key = blake2b(b"%b%b%d:%d" % (point.identity, content, trial, -1 if sent is None else sent), digest_size=16).hexdigest()
+                            yield Request(key=key, cell=point.cell, sample=sample, trial=trial, messages=messages, target=target, seed=sent)
+
+    def validate(self) -> None:
+        """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
+        validate(self.prompt_sets)
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest keeps of the plan. JSON-able; secrets are references."""
+        settings = self.config.settings
+        fields = {scorer.column: scorer for prompt_set in settings.prompt_sets for scorer in prompt_set.scorers}
+        return {
+            "size": self.size,
+            "trials": self.trials,
+            "grid": settings.grid.values,
+            "stream": settings.stream,
+            "params": self.param_names,
+            "models": [_described_model(model, self._fields[model.name]) for model in self.models],
+            "scorers": [{"name": name, "kind": scorer.kind, "options": scorer.options} for name, scorer in fields.items()],
+            "prompt_sets": [_described_set(prompt_set) for prompt_set in self.prompt_sets],
+            "providers": [_described_provider(written) for written in self._providers.values()],
+            "retry": settings.retry.model_dump(),
+            "timeouts": settings.timeouts.model_dump(),
+            "preflight": self.preflight,
+            "allow_unanswered": self.allow_unanswered,
+            "overrides": list(self.config.overrides),
+            "limit": self.config.limit,
+        }
+
+    def _grid(self, model: Model) -> dict[str, list[Any]]:
+        return self.config.settings.grid.values | self._fields[model.name].params.values
+
+    def _params(self, model: Model) -> list[dict[str, Any]]:
+        """The model's points: its own parameters replace the grid's, nulls are left out."""
+        grid = self._grid(model)
+        return [{name: value for name, value in zip(grid, point, strict=True) if value is not None} for point in product(*grid.values())]
+
+    def _points(self, model: Model, prompt_set: str, prompt: str) -> list[Point]:
+        common = [self._providers[model.provider].identity(), model.id, model.name, prompt_set, prompt]
+        return [
+            Point(
+                cell=Cell(prompt_set=prompt_set, prompt=prompt, model=model, params=params, stream=stream),
+                identity=_digest([*common, params, stream]),
+                seeded="seed" in params,
+            )
+            for params, stream in product(self._params(model), self.config.settings.stream)
+        ]
+
+
+def make_plan(config: Config) -> Plan:
+    """Compile the prompts and build the scorers; reads no data yet. Raises `ConfigError`."""
+    return Plan(config, [_prompt_set(config, index, block) for index, block in enumerate(config.settings.prompt_sets)])
+
+
+def _prompt_set(config: Config, index: int, block: PromptSetBlock) -> PromptSet:
+    limit, sample = block.limit, block.sample
+    if config.limit is not None:
+        limit = None if sample else min(limit or config.limit, config.limit)
+        sample = min(sample, config.limit) if sample else None
+    prompts: list[Prompt | Conversation] = [
+        Prompt(name, [message.model_dump(exclude_unset=True) for message in messages]) for name, messages in (block.prompts or {}).items()
+    ]
+    if block.messages_from is not None:
+        prompts.append(Conversation(block.messages_from))
+    selection = Selection(id=block.id, tags=tuple(block.tags), limit=limit, sample=sample, seed=block.seed)
+    return PromptSet(
+        name=block.name,
+        data=Dataset(_rows(config, index, block), selection),
+        written=block,
+        prompts=tuple(prompts),
+        target=None if block.target is None else Text(block.target),
+        scorers={scorer.column: build_scorer(scorer.kind, scorer.options) for scorer in block.scorers},
+    )
+
+
+def _rows(config: Config, index: int, block: PromptSetBlock) -> Rows:
+    if block.data is None:
+        samples = block.samples or []
+        return InlineRows(samples, [config.places.of(("prompt_sets", index, "samples", row)) for row in range(len(samples))])
+    path = Path(normpath(config.folder / block.data))
+    return FileRows(path, find("loaders", block.loader or path.suffix.lower()))
+
+
+def _model(fields: ModelFields, written: Provider) -> Model:
+    known = lookup(fields.id) if written.region else None
+    price = _price(fields.price) if fields.price else known.prices.get(written.region or "") if known else None
+    return Model(name=fields.name, id=fields.id, provider=fields.provider, price=price)
+
+
+def _price(block: PriceBlock) -> Price:
+    tiers = [tier.model_dump() for tier in block.tiers] if block.tiers else [block.model_dump(include={"input", "output", "cached", "cache_write", "thinking"})]
+    return Price(currency=block.currency, tiers=tuple(PriceTier(**tier) for tier in tiers), source=block.source or "config", date=block.date)
+
+
+def _digest(content: Any) -> bytes:
+    """16 bytes of the content's canonical JSON."""
+    return blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
+
+
+def _described_model(model: Model, fields: ModelFields) -> dict[str, Any]:
+    own = {"params": fields.params.values} if fields.params.values else {}
+    return {"name": model.name, "id": model.id, "provider": model.provider, "price": msgspec.to_builtins(model.price), **own}
+
+
+def _described_set(prompt_set: PromptSet) -> dict[str, Any]:
+    return {
+        "name": prompt_set.name,
+        "data": prompt_set.written.data,
+        "data_hash": prompt_set.data.hash,
+        "samples": len(prompt_set.data),
+        "prompts": {prompt.name: prompt.template for prompt in prompt_set.prompts},
+        "target": prompt_set.written.target,
+        "tags": prompt_set.written.tags,
+        "scorers": list(prompt_set.scorers),
+    }
+
+
+def _described_provider(written: Provider) -> dict[str, Any]:
+    return {"name": written.name, "kind": written.kind, "base_url": written.base_url, "api_key": written.api_key, "options": written.given}

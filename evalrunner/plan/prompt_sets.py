@@ -1,0 +1,103 @@
+"""Prompt sets: samples × prompts, rendered; and the one pass that finds every mistake in them before anything is sent."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from evalrunner.errors import DatasetError
+from evalrunner.plan.config_types import PromptSetBlock
+from evalrunner.plan.datasets import MAX_PROBLEMS, Dataset, id_hash
+from evalrunner.plan.prompts import Conversation, Prompt, Text
+from evalrunner.plugins import Scorer
+from evalrunner.records import Message, Sample
+
+
+class PromptSet(Struct, frozen=True, kw_only=True):
+    """A data set, the prompts applied to it, its target and its scorers; `written` is its block of the config."""
+
+    name: str
+    data: Dataset
+    written: PromptSetBlock
+    prompts: tuple[Prompt | Conversation, ...]
+    target: Text | None
+    scorers: Mapping[str, Scorer]
+
+
+def render(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> tuple[list[Message], str | None]:
+    """Messages and target of one sample. Raises `DatasetError` naming the row and the prompt."""
+    try:
+        messages = prompt.messages(sample.data)
+    except ValueError as error:
+        raise DatasetError(f"{sample.origin}: {_of_prompt(prompt_set, prompt)}: {error}") from None
+    try:
+        return messages, _target(prompt_set, sample)
+    except ValueError as error:
+        raise DatasetError(f"{sample.origin}: {_of_target(prompt_set)}: {error}") from None
+
+
+def validate(prompt_sets: Sequence[PromptSet]) -> None:
+    """Render everything once. Raises `DatasetError`: twenty mistakes at most, the same one in many rows as one line."""
+    found = _Findings()
+    for prompt_set in prompt_sets:
+        seen = array("Q")
+        try:
+            for sample in prompt_set.data.samples(found.add):
+                seen.append(id_hash(sample.id))
+                _validate_sample(prompt_set, sample, found)
+            found.lines += prompt_set.data.duplicates(seen)
+        except DatasetError as error:  # the file itself; what was found in its rows before still counts
+            found.lines += error.problems
+    found.finish()
+
+
+def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> None:
+    for prompt in prompt_set.prompts:
+        try:
+            prompt.messages(sample.data)
+        except ValueError as error:
+            found.add(sample.origin, f"{_of_prompt(prompt_set, prompt)}: {error}")
+    try:
+        _target(prompt_set, sample)
+    except ValueError as error:
+        found.add(sample.origin, f"{_of_target(prompt_set)}: {error}")
+
+
+def _target(prompt_set: PromptSet, sample: Sample) -> str | None:
+    if prompt_set.target is None:
+        return None
+    target = prompt_set.target.render(sample.data)
+    if not target.strip():
+        raise ValueError("is empty")
+    return target
+
+
+def _of_prompt(prompt_set: PromptSet, prompt: Prompt | Conversation) -> str:
+    return f"prompt {prompt.name!r} of {prompt_set.name!r}"
+
+
+def _of_target(prompt_set: PromptSet) -> str:
+    return f"target of {prompt_set.name!r}"
+
+
+class _Findings:
+    """Mistakes by row; one that many rows share is told once, with its number."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._rows: dict[str, list[str | int]] = {}
+
+    def add(self, place: str, what: str) -> None:
+        """`what` at `place`."""
+        shared = self._rows.setdefault(what, [place, 0])
+        shared[1] = int(shared[1]) + 1
+
+    def finish(self) -> None:
+        told = [f"{place}: {what}" + (f" (and in {int(count) - 1:,} more rows)" if count != 1 else "") for what, (place, count) in self._rows.items()]
+        problems = [*told, *self.lines]
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS:] = [f"… and {len(problems) - MAX_PROBLEMS:,} more mistakes"]
+        if problems:
+            raise DatasetError(*problems)

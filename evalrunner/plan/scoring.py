@@ -1,0 +1,45 @@
+"""Scorers as a config names them: found, bound to their options and built before anything is sent."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from evalrunner.errors import PluginError
+from evalrunner.plan.sandbox import nearest
+from evalrunner.plugins import Scorer, bind, find
+
+
+def build_scorer(kind: str, options: Mapping[str, Any]) -> Scorer:
+    """Raises `PluginError`, or what the factory raises for a value it does not take."""
+    factory = find("scorers", kind)
+    bind(factory, kind, options)
+    scorer: Scorer = factory(**options)
+    return scorer
+
+
+def check_scorer(kind: str, options: Mapping[str, Any]) -> None:
+    """Build it once to see whether it can be built. Raises ValueError, or a pydantic error whose `path` leads to the option."""
+    try:
+        _check_names(kind, options)
+        build_scorer(kind, options)
+    except PluginError as error:
+        raise ValueError(str(error)) from None
+    except PydanticCustomError:
+        raise
+    except Exception as error:  # a plug-in's factory or module may raise anything
+        raise ValueError(f"{kind}: {error}") from error
+
+
+def _check_names(kind: str, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(find("scorers", kind)).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [*parameters, "name"]
+    for option in options:
+        if option not in parameters:
+            hint = nearest(option, known) or f" (hint: it takes {', '.join(known)})"
+            raise PydanticCustomError("unknown_option", "unknown option{hint}", {"path": [kind, option], "hint": hint})
