@@ -48,8 +48,11 @@ class StampedHandler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         stamp = self._now_ns()
+        payload = self._payload
         super().data_received(data)
-        if (payload := self._payload) is None:
+        if self._payload is not None:  # it is gone after the read that ends a response and, with `Connection: close`, the connection too
+            payload = self._payload
+        if payload is None:
             return
         if payload.total_bytes != self.total:
             self.total = payload.total_bytes

@@ -24,6 +24,7 @@ from typing import IO, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 from platformdirs import user_cache_path
 
 from evalrunner.errors import PluginError, UnreachableError
@@ -53,7 +54,7 @@ BUILT_IN = {"smollm2-135m-instruct": SMOLLM2}
 Positive = Annotated[int, Meta(ge=1)]
 
 
-class LocalOptions(Struct, frozen=True, kw_only=True):
+class LocalOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a config may say of a local model: a built-in name or a path to a GGUF, threads (None: one less than the cores, the last one is for us and
     everybody else), requests answered at once, tokens of context for each of them.
     """
@@ -64,21 +65,26 @@ class LocalOptions(Struct, frozen=True, kw_only=True):
     context: Positive = 2048
 
 
-def parse_options(options: Mapping[str, Any]) -> LocalOptions:
-    """Raises PluginError for an unknown option (naming the nearest), a wrong value, or a model that is neither built in nor a file."""
+def parse_options(options: Mapping[str, Any], base: Path = Path()) -> LocalOptions:
+    """Check the options of a local model; a path is relative to `base`.
+
+    Raises ValueError for an unknown option (naming the nearest), a wrong value, or a model that is neither built in nor a file.
+    """
     known = LocalOptions.__struct_fields__
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}"
-            raise PluginError(f"local: no option is called {name!r} ({hint})")
+            raise ValueError(f"{name}: there is no such option ({f'did you mean {near[0]!r}?' if near else 'it takes: ' + ', '.join(known)})")
     try:
         parsed = msgspec.convert(options, LocalOptions)
     except msgspec.ValidationError as error:
-        raise PluginError(f"local: {error}") from None
-    if parsed.model not in BUILT_IN and not _file(parsed.model).is_file():
-        raise PluginError(f"local: model {parsed.model!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a GGUF file")
-    return parsed
+        raise ValueError(str(error)) from None
+    if parsed.model.lower() in BUILT_IN:
+        return replace(parsed, model=parsed.model.lower())
+    path = (base / Path(parsed.model).expanduser()).resolve()
+    if not path.is_file():
+        raise ValueError(f"model: {parsed.model!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a GGUF file")
+    return replace(parsed, model=str(path))
 
 
 @asynccontextmanager
@@ -89,7 +95,7 @@ async def serve(options: LocalOptions, say: Say) -> AsyncIterator[str]:
     if importlib.util.find_spec("xllamacpp") is None:
         raise PluginError("local: the embedded model needs llama.cpp: pip install 'evalrunner[local]'")
     built_in = BUILT_IN.get(options.model)
-    path = await weights_file(built_in, say) if built_in else _file(options.model)
+    path = await weights_file(built_in, say) if built_in else Path(options.model)
     settings = {
         "path": str(path),
         "alias": options.model if built_in else path.stem,
@@ -159,10 +165,6 @@ def _unpack(folder: Path, weights: Weights) -> Path:
 def _check(path: Path, expected: str) -> None:
     if (found := _sha256(path)) != expected:
         raise UnreachableError(f"local: {path.name} is not the file it should be: its SHA-256 is {found}, not {expected}")
-
-
-def _file(model: str) -> Path:
-    return Path(model).expanduser().resolve()
 
 
 def _sha256(path: Path) -> str:
