@@ -144,8 +144,8 @@ _count_short = lru_cache(maxsize=4_096)(_count)
 
 
 def _approximate(text: str) -> int:
-    """Without a vocabulary: a digit 1, a word of Latin letters 1 per 8 letters begun, Han 0.68 a character, kana and hangul 0.9, a run of ASCII marks 1 per 3 begun,
-    a full-width mark 1, a line break with its blanks 1, blanks 1 but for the one before a word, letters of other scripts 1 per 2 begun, any other sign 2.
+    """Without a vocabulary. A digit, a full-width mark, a line break with its blanks: 1. A word of Latin letters: 1 per 9 letters begun. Han: 0.68 a
+    character; kana and hangul: 0.9. ASCII marks: 1 per 3 begun. Other blanks: 1, but nothing before a word. Other letters: 1 per 2 begun; other signs: 2.
     """
     total = 0.0
     for match in _PIECES.finditer(text):
