@@ -43,13 +43,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "json": "evalrunner.scorers.structured:json_",
     },
     "loaders": {
-        ".jsonl": "evalrunner.plan.datasets:load_jsonl",
-        ".json": "evalrunner.plan.datasets:load_json",
-        ".csv": "evalrunner.plan.datasets:load_csv",
-        ".tsv": "evalrunner.plan.datasets:load_tsv",
-        ".parquet": "evalrunner.plan.datasets:load_parquet",
-        ".yaml": "evalrunner.plan.datasets:load_yaml",
-        ".yml": "evalrunner.plan.datasets:load_yaml",
+        ".jsonl": "evalrunner.plan.loaders:load_jsonl",
+        ".json": "evalrunner.plan.loaders:load_json",
+        ".csv": "evalrunner.plan.loaders:load_csv",
+        ".tsv": "evalrunner.plan.loaders:load_tsv",
+        ".parquet": "evalrunner.plan.loaders:load_parquet",
+        ".yaml": "evalrunner.plan.loaders:load_yaml",
+        ".yml": "evalrunner.plan.loaders:load_yaml",
     },
 }
 

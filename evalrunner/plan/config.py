@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evalrunner.errors import ConfigError, PluginError
+from evalrunner.errors import ConfigError
 from evalrunner.plan.config_schema import build_schema
-from evalrunner.plan.config_types import Settings, column_name, short_model, short_scorer
+from evalrunner.plan.config_types import Settings
+from evalrunner.plan.cross_checks import cross_checks
 from evalrunner.plan.mistakes import Mistake, mistakes, shown
-from evalrunner.plan.providers import BUILT_IN, misdirected
-from evalrunner.plan.sandbox import nearest
+from evalrunner.plan.overrides import overridden
+from evalrunner.plan.providers import BUILT_IN
 from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
-from evalrunner.plugins import find
 
 NOT_YET = (
     "budget",
@@ -103,7 +102,7 @@ def load_config(
         raise ConfigError(f"{source.name}:1:1: the file is empty (hint: evalrunner init writes one to start from)")
     if not isinstance(source.value, dict):
         raise ConfigError(f"{source.place(())}: should be a mapping with name, models and prompt_sets")
-    written, set_paths = _overridden(source.value, overrides)
+    written, set_paths = overridden(source.value, overrides)
     places = Places(source, set_paths)
     found, settings = _validated(written)
     if limit is not None and limit < 1:
@@ -135,89 +134,10 @@ def _validated(written: dict[str, Any]) -> tuple[list[Mistake], Settings | None]
         settings = Settings.model_validate(_with_kinds(written))
     except ValidationError as error:
         found += mistakes(error.errors(include_url=False), written)
-    found += _across(written)
+    found += cross_checks(written)
     hidden = set(refused)
     kept = [mistake for mistake in found if mistake.path in hidden or not any(mistake.path[: len(path)] == path for path in hidden)]
     return [mistake for mistake in kept if mistake.path not in hidden or mistake.what == "not available yet"], settings
-
-
-def _across(written: Mapping[str, Any]) -> Iterator[Mistake]:
-    """What no block can see alone; silent about blocks that are wrong themselves."""
-    providers = {name: block for name, block in _mapping(written.get("providers")).items() if isinstance(block, dict)}
-    for name, block in providers.items():
-        for key, reason in misdirected(name, block):
-            yield Mistake(("providers", name, key), reason)
-        yield from _kind(name, block)
-    yield from _models(written, providers)
-    names: dict[Any, int] = {}
-    for index, prompt_set in enumerate(_blocks(written.get("prompt_sets"))):
-        called = prompt_set.get("name")
-        if isinstance(called, str) and names.setdefault(called, index) != index:
-            yield Mistake(("prompt_sets", index, "name"), f"two prompt sets are called {called!r} (the other is prompt_sets[{names[called]}])")
-        yield from _loader(index, prompt_set)
-    yield from _scorer_names(written)
-
-
-def _kind(name: str, block: Mapping[str, Any]) -> Iterator[Mistake]:
-    kind = block.get("kind")
-    if isinstance(kind, str) and kind != "dashscope":
-        try:
-            find("clients", kind)
-        except PluginError as error:
-            yield Mistake(("providers", name, "kind"), str(error))
-
-
-def _models(written: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]) -> Iterator[Mistake]:
-    names: dict[str, int] = {}
-    served: dict[str, str] = {}
-    known = [*BUILT_IN, *_mapping(written.get("providers"))]
-    for index, block in enumerate(_blocks(written.get("models"), short_model)):
-        identity, provider = block.get("id"), block.get("provider", "dashscope")
-        name = block.get("label") or identity
-        if not isinstance(identity, str) or not isinstance(name, str) or not isinstance(provider, str):
-            continue
-        if names.setdefault(name, index) != index:
-            yield Mistake(("models", index), f"two models are called {name!r} (the other is models[{names[name]}]; hint: give one a label)")
-        if provider not in known:
-            yield Mistake(("models", index, "provider"), f"no provider is called {provider!r}{nearest(provider, known)}")
-            continue
-        given = providers.get(provider, {})
-        kind = given.get("kind") or (BUILT_IN[provider].kind if provider in BUILT_IN else None)
-        if kind == "local" and served.setdefault(provider, identity) != identity:
-            yield Mistake(
-                ("models", index, "id"), f"the provider {provider} serves one model, {served[provider]!r} (hint: define a second provider of kind local)"
-            )
-        if kind == "openai" and identity.startswith("qwen-audio") and not _mapping(given.get("options")).get("seed_compat"):
-            yield Mistake(("models", index, "id"), f"{identity} speaks DashScope's native protocol only, which is not available yet")
-
-
-def _loader(index: int, block: Mapping[str, Any]) -> Iterator[Mistake]:
-    data, loader = block.get("data"), block.get("loader")
-    name = loader if loader is not None else Path(data).suffix.lower() if isinstance(data, str) else None
-    if isinstance(name, str):
-        try:
-            find("loaders", name)
-        except PluginError as error:
-            yield Mistake(("prompt_sets", index, "data" if loader is None else "loader"), str(error))
-
-
-def _scorer_names(written: Mapping[str, Any]) -> Iterator[Mistake]:
-    """One column per name: the same scorer may serve several prompt sets, two different ones need two names."""
-    known: dict[str, tuple[Any, KeyPath]] = {}
-    for number, block in enumerate(_blocks(written.get("prompt_sets"))):
-        here: set[str] = set()
-        for index, scorer in enumerate(block["scorers"] if isinstance(block.get("scorers"), list) else ()):
-            try:
-                fields: dict[str, Any] = dict(short_scorer(scorer))
-                kind, name, options = fields["kind"], fields.pop("name", ""), fields.get("options", {})
-                column = column_name(kind, name)
-            except (ValueError, TypeError, AttributeError):
-                continue
-            path = ("prompt_sets", number, "scorers", index)
-            first, where = known.setdefault(column, ((kind, options), path))
-            if column in here or first != (kind, options):
-                yield Mistake(path, f"two scorers are called {column!r} (the other is {shown(where)}; hint: give one a name: {kind}: {{name: …}})")
-            here.add(column)
 
 
 def _with_kinds(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,49 +147,6 @@ def _with_kinds(written: Mapping[str, Any]) -> dict[str, Any]:
         return dict(written)
     filled = {name: {"kind": BUILT_IN[name].kind, **block} if isinstance(block, dict) and name in BUILT_IN else block for name, block in providers.items()}
     return {**written, "providers": filled}
-
-
-def _overridden(value: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[tuple[KeyPath, str]]]:
-    """The data with every `key.path=value` put in, and the paths they went to. Raises `ConfigError`."""
-    changed, places, problems = copy.deepcopy(value), [], []
-    for text in overrides:
-        name, equals, given = text.partition("=")
-        try:
-            if not equals or not name.strip():
-                raise ValueError("should be key.path=value")
-            places.append((_put(changed, name.strip().replace("[", ".").replace("]", "").split("."), Source(given, "value").value), text))
-        except (ValueError, ConfigError) as error:
-            problems.append(f"--set {text}: {error}")
-    if problems:
-        raise ConfigError(*problems)
-    return changed, places
-
-
-def _put(target: Any, steps: list[str], value: Any) -> KeyPath:
-    """Set the value at the end of `steps`; list items go by index or by their name, label or id. Raises ValueError."""
-    path: list[int | str] = []
-    for number, step in enumerate(steps):
-        key: int | str = _index(target, step) if isinstance(target, list) else step
-        path.append(key)
-        if number == len(steps) - 1:
-            target[key] = value
-            break
-        if isinstance(target, dict) and target.get(key) is None:
-            target[key] = {}
-        target = target[key]
-        if not isinstance(target, dict | list):
-            raise ValueError(  # noqa: TRY004 - the value is right, the path is not
-                f"{shown(tuple(path))} is a plain value and has no {steps[number + 1]!r} (hint: set it as a whole)"
-            )
-    return tuple(path)
-
-
-def _index(items: list[Any], step: str) -> int:
-    names = [{str(item.get(key)) for key in ("name", "label", "id")} if isinstance(item, dict) else {str(item)} for item in items]
-    for index, known in enumerate(names):
-        if step in known or step == str(index):
-            return index
-    raise ValueError(f"no item is {step!r}; there are {len(items)}, counted from 0")
 
 
 def _matches(value: Any, pattern: str) -> Iterator[KeyPath]:
@@ -287,15 +164,6 @@ def _matches(value: Any, pattern: str) -> Iterator[KeyPath]:
                 yield from walk(item, steps[1:], (*path, key))
 
     return walk(value, name.split("."), ())
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _blocks(value: Any, lengthen: Callable[[Any], Any] = lambda item: item) -> Iterator[Mapping[str, Any]]:
-    """The items of a list as mappings, an empty one for each that is none: positions stay right."""
-    return (_mapping(lengthen(item)) for item in (value if isinstance(value, list) else ()))
 
 
 def _relative(path: Path) -> str:

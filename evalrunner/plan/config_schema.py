@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from evalrunner.plan.config_types import Settings
 from evalrunner.plan.parameters import LISTS, Parameters
+from evalrunner.plan.providers import BUILT_IN
 
 
 def build_schema(not_yet: Sequence[str]) -> dict[str, Any]:
@@ -31,12 +33,36 @@ def build_schema(not_yet: Sequence[str]) -> dict[str, Any]:
         if "additionalProperties" in branch:
             branch["additionalProperties"] = _or(branch["additionalProperties"], {"type": "string", "description": "One user message."})
     schema["properties"]["stream"] = _or(schema["properties"]["stream"], {"type": "boolean"})
-    for kind in ("ProviderBlock", "SimulatorProvider", "LocalProvider", "PluginProvider"):
-        defs[kind]["required"] = []  # a built-in provider knows its kind
+    _name_kinds(schema["properties"]["providers"], defs)
     for pattern in not_yet:
         _remove(schema, defs, pattern)
-    _whole_numbers(schema)
+    text = json.dumps(schema)
+    schema["$defs"] = {name: block for name, block in defs.items() if f'"#/$defs/{name}"' in text}
+    for part in _parts(schema):
+        if isinstance(part.get("title"), str):
+            del part["title"]  # pydantic's are the keys once more
+        if "default" in part and part["default"] is None:
+            del part["default"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "evalrunner config"}
+
+
+def _name_kinds(providers: dict[str, Any], defs: dict[str, Any]) -> None:
+    """`kind` decides what a provider's options are; a built-in one knows its kind by its name."""
+    kinds: dict[str, dict[str, Any]] = {
+        "ProviderBlock": {"enum": ["openai", "dashscope"]},
+        "SimulatorProvider": {"const": "simulator"},
+        "LocalProvider": {"const": "local"},
+    }
+    for block, kind in kinds.items():
+        defs[block]["properties"]["kind"] = kind | {"description": defs[block]["properties"]["kind"].get("description", "")}
+        defs[block]["required"] = []
+    written = {"anyOf": [{"$ref": f"#/$defs/{block}"} for block in (*kinds, "PluginProvider")], "required": ["kind"]}
+    homes = {"openai": "ProviderBlock", "dashscope": "ProviderBlock", "simulator": "SimulatorProvider", "local": "LocalProvider"}
+    providers["properties"] = {
+        name: {"anyOf": [{"$ref": f"#/$defs/{homes[built_in.kind]}", "properties": {"kind": {"const": built_in.kind}}}, written]}
+        for name, built_in in BUILT_IN.items()
+    }
+    providers["additionalProperties"] = written
 
 
 def _one_or_many(name: str, one: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +73,7 @@ def _one_or_many(name: str, one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or(long: dict[str, Any], short: dict[str, Any]) -> dict[str, Any]:
-    about = {key: long[key] for key in ("description", "default") if key in long}
+    about: dict[str, Any] = {key: long[key] for key in ("description", "default") if key in long}
     return {"anyOf": [short, long], **about}
 
 
@@ -57,11 +83,6 @@ def _remove(schema: dict[str, Any], defs: dict[str, Any], pattern: str) -> None:
     blocks = {"prompt_sets": "PromptSetBlock"}
     home = schema if len(path) == 1 else defs.get("PartBlock" if "content" in path else blocks.get(path[0], ""), {})
     home.get("properties", {}).pop(path[-1], None)
-
-
-def _whole_numbers(schema: Any) -> None:
-    for part in _parts(schema):
-        part.pop("title", None)
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:

@@ -4,95 +4,13 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from evalrunner.plan.parameters import Grid, NotNegative, Positive, Share, Whole
-from evalrunner.plan.prompts import ROLES, check_template
+from evalrunner.plan.config_values import BaseUrl, ColumnName, Headers, Label, Rate, Seconds, SecretReference, Slug, Template
+from evalrunner.plan.parameters import WHOLE, Grid, NotNegative, Positive, Share, Whole
+from evalrunner.plan.prompts import ROLES
 from evalrunner.plan.scoring import check_scorer
-
-DEVICE_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SECRET_HEADERS = re.compile(r"authorization|cookie|(?:^|[-_])(?:key|token|secret|password)(?:$|[-_])", re.IGNORECASE)
-
-
-def _slug(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value) or value.endswith(".") or value.partition(".")[0].lower() in DEVICE_NAMES:
-        raise ValueError("must be a name that can be a folder: letters, digits, '.', '_' and '-', at most 80, beginning with a letter or digit")
-    return value
-
-
-def _label(value: str) -> str:
-    if not 0 < len(value) <= 120 or value != value.strip() or not value.isprintable():
-        raise ValueError("must be 1 to 120 printable characters without spaces at its ends")
-    return value
-
-
-def _column(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,59}", value) or value.endswith("_why"):
-        raise ValueError("must be letters, digits and '_' (it becomes the column score_<name>), and not end in _why")
-    return value
-
-
-def _seconds(value: Any) -> Any:
-    if isinstance(value, str):
-        if not (found := _DURATION.fullmatch(value.strip())):
-            raise ValueError("should be a time like 500ms, 10s, 2m or 1h")
-        return float(found[1]) * _UNITS[found[2]]
-    return value
-
-
-def _reference(value: str) -> str:
-    if not REFERENCE.fullmatch(value):
-        raise ValueError("must be a reference to an environment variable, like ${MY_API_KEY}: secrets are never written into a config")
-    return value
-
-
-def _base_url(value: str) -> str:
-    try:
-        url = urlsplit(REFERENCE.sub("reference", value))
-        _ = url.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if not value.startswith("${") and (url.scheme not in {"http", "https"} or not url.hostname):
-        raise ValueError("must begin with http:// or https:// and name a host")
-    if url.username or url.password:
-        raise ValueError("must not hold a user or password (use api_key: ${MY_API_KEY})")
-    if url.query or url.fragment:
-        raise ValueError("must not hold a query or fragment (a key belongs into api_key)")
-    if re.search(r"/(chat/completions|completions|models|generation)/?$", url.path):
-        raise ValueError("is what the official SDKs take: leave out everything after …/v1")
-    return value.rstrip("/")
-
-
-def _headers(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise ValueError(f"{name!r} is not the name of an HTTP header")
-        if not text.isprintable():
-            raise ValueError(f"the value of {name} must be one line of printable text")
-        if name.lower() in {"content-type", "content-length", "host", "transfer-encoding", "connection"}:
-            raise ValueError(f"{name} is set by the client")
-        if _SECRET_HEADERS.search(name) and not REFERENCE.search(text):
-            raise ValueError(f"the value of {name} must be a reference to an environment variable, like ${{MY_KEY}}: secrets are never written into a config")
-    return value
-
-
-Slug = Annotated[str, AfterValidator(_slug)]
-Label = Annotated[str, AfterValidator(_label)]
-ColumnName = Annotated[str, AfterValidator(_column)]
-Template = Annotated[str, AfterValidator(check_template)]
-Seconds = Annotated[
-    float,
-    BeforeValidator(_seconds),
-    Field(gt=0, le=7 * 86_400),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}], "examples": ["10s", "2m"]}),
-]
-SecretReference = Annotated[str, AfterValidator(_reference), WithJsonSchema({"type": "string", "pattern": f"^{REFERENCE.pattern}$"})]
-Rate = Annotated[float, Field(gt=0)]
 
 
 class Block(BaseModel):
@@ -104,7 +22,7 @@ class Block(BaseModel):
 class LimitsBlock(Block):
     """What one account and model may do; left out: not limited (concurrency: 16)."""
 
-    concurrency: Annotated[Whole, Field(ge=1, le=10_000)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=10_000), WHOLE] | None = None
     """Requests at the same time."""
     rpm: Rate | None = None
     """Requests per minute."""
@@ -162,7 +80,7 @@ class Options(Block):
 
     transport: Literal["aiohttp", "httpx"] = "aiohttp"
     """The HTTP library under this provider."""
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
+    headers: Headers = {}
     """Sent with every request; values may hold ${ENV_NAME}."""
     seed_compat: bool = False
     """Accept what the seed document says and the live service refuses."""
@@ -194,9 +112,9 @@ class LocalOptions(Options):
     """A built-in name, or the path of a GGUF file; left out: the model's id."""
     threads: Positive | None = None
     """Left out: one less than the cores."""
-    slots: Annotated[Whole, Field(ge=1, le=64)] | None = None
+    slots: Annotated[int, Field(ge=1, le=64), WHOLE] | None = None
     """Requests answered side by side."""
-    context: Annotated[Whole, Field(ge=256)] | None = None
+    context: Annotated[int, Field(ge=256), WHOLE] | None = None
     """Tokens of context per slot."""
 
 
@@ -211,7 +129,7 @@ class ProviderBlock(Block):
 
     kind: str
     """openai, dashscope, simulator, local, a plug-in's name or module:attribute. A built-in provider may leave it out."""
-    base_url: Annotated[str, AfterValidator(_base_url)] | None = None
+    base_url: BaseUrl | None = None
     """What the official SDKs take: …/v1, without /chat/completions."""
     api_key: SecretReference | None = None
     """A reference to an environment variable."""
@@ -414,7 +332,7 @@ class PromptSetBlock(Block):
 class RetryBlock(Block):
     """How often and how long a request is tried again."""
 
-    max_attempts: Annotated[Whole, Field(ge=1, le=100)] = 6
+    max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] = 6
     """Attempts that failed for other reasons than a 429."""
     max_elapsed: Seconds = 1800.0
     """From the first attempt of a request; a 429 uses up this time only."""
@@ -468,7 +386,7 @@ class Settings(Block):
     """Request parameters; every combination runs: a list is swept, a scalar is fixed."""
     stream: Annotated[list[bool], BeforeValidator(_streams), Field(min_length=1)] = [True]
     """May be a list: [true, false]."""
-    trials: Annotated[Whole, Field(ge=1, le=100_000)] = 1
+    trials: Annotated[int, Field(ge=1, le=100_000), WHOLE] = 1
     """Repeats of every request; without a seed, trial k sends seed 1000 + k."""
     allow_unanswered: Share = 0.0
     """Share of requests that may end without an answer before exit code 4."""

@@ -18,9 +18,10 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Natural = Annotated[Whole, Field(ge=0)]
-Positive = Annotated[Whole, Field(ge=1)]
+WHOLE = BeforeValidator(_whole)  # last in an Annotated, so that ranges stay ranges in the JSON Schema
+Whole = Annotated[int, WHOLE]
+Natural = Annotated[int, Field(ge=0), WHOLE]
+Positive = Annotated[int, Field(ge=1), WHOLE]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
@@ -45,14 +46,14 @@ class Parameters(BaseModel):
     """0..2; the live Qwen service refuses 2.0 itself."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Above 0, at most 1."""
-    top_k: Annotated[Whole, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1), WHOLE] | None = None
     """Candidates kept; -1 (vLLM), 0 or above 100 (Qwen) switch it off."""
     min_p: Share | None = None
     typical_p: Share | None = None
     repetition_penalty: Above0 | None = None
     repeat_penalty: Above0 | None = None
     """llama.cpp's name of repetition_penalty."""
-    repeat_last_n: Annotated[Whole, Field(ge=-1)] | None = None
+    repeat_last_n: Annotated[int, Field(ge=-1), WHOLE] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     max_tokens: Positive | None = None
@@ -60,7 +61,7 @@ class Parameters(BaseModel):
     max_completion_tokens: Positive | None = None
     """Caps chain of thought and answer together."""
     min_tokens: Natural | None = None
-    seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE] | None = None
     """Sent as given, in every trial."""
     stop: str | list[str] | list[Whole] | None = None
     """One text or a list of them (or of token ids)."""
@@ -72,7 +73,7 @@ class Parameters(BaseModel):
     response_format: Object | None = None
     """`{type: text}`, `{type: json_object}` or `{type: json_schema, json_schema: {…}}`."""
     logprobs: bool | None = None
-    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     enable_thinking: bool | None = None
     thinking_budget: Positive | None = None
@@ -103,7 +104,7 @@ class Parameters(BaseModel):
     json_schema: Object | None = None
     """llama.cpp's own form of response_format."""
     cache_prompt: bool | None = None
-    mirostat: Annotated[Whole, Field(ge=0, le=2)] | None = None
+    mirostat: Annotated[int, Field(ge=0, le=2), WHOLE] | None = None
     mirostat_tau: NotNegative | None = None
     mirostat_eta: NotNegative | None = None
     samplers: list[str] | None = None

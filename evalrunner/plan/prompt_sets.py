@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from evalrunner.errors import DatasetError
 from evalrunner.plan.config_types import PromptSetBlock
-from evalrunner.plan.datasets import MAX_PROBLEMS, Dataset, id_hash
+from evalrunner.plan.datasets import Dataset, id_hash
+from evalrunner.plan.loaders import MAX_PROBLEMS
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plugins import Scorer
 from evalrunner.records import Message, Sample

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from evalrunner.plan.config_types import REFERENCE, LimitsBlock, LocalOptions, ModelFields, Options, ProviderBlock
+from evalrunner.plan.config_types import LimitsBlock, LocalOptions, ModelFields, Options, ProviderBlock
+from evalrunner.plan.config_values import REFERENCE
 from evalrunner.plugins import Account
 from evalrunner.records import Limits, Timeouts
 

