@@ -6,7 +6,8 @@ import ssl
 import aiohttp
 import httpx
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evalrunner.clients import failures
 from evalrunner.clients.failures import CODES, EXCEPTIONS, STATUSES, TEXTS, TYPES, from_exception, in_band, refusal

@@ -1,6 +1,7 @@
 import time
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evalrunner.clients.sse import Event, Parser
 

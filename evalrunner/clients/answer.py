@@ -38,6 +38,11 @@ class Answer:
         self._events = 0
         self._reads = 0
 
+    @property
+    def empty(self) -> bool:
+        """Nothing has come that anyone could read: no text, no thought, no tool call."""
+        return not (any(self.text) or any(self.reasoning) or any(self.refusal) or self._tools)
+
     def tool(self, index: int | None, call_id: str | None, name: str | None, arguments: object) -> bool:
         """Add a piece of a tool call; true if it said anything. Later pieces come with an empty id and no name, which overwrite nothing."""
         if index is None:  # servers that leave it out send whole calls, each with its id
@@ -82,10 +87,10 @@ class Answer:
         """The finished answer. Raises `FilteredError` for finish reason content_filter, `BadOutputError` where there is nothing at all."""
         if self.finish_reason == "content_filter":
             raise FilteredError("the answer was stopped by content inspection", code="content_filter")
+        if self.empty:
+            raise BadOutputError("the answer has neither text nor tool calls")
         output, reasoning = "".join(self.text) or "".join(self.refusal), "".join(self.reasoning) or None
         calls = tuple({**call, "arguments": "".join(call["arguments"])} for _, call in sorted(self._tools.items()))
-        if not output and not calls and not reasoning:
-            raise BadOutputError("the answer has neither text nor tool calls")
         replaced = False
         if self.unreadable:
             mended = _mend([output, reasoning, list(calls)])

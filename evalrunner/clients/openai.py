@@ -57,7 +57,8 @@ class OpenAIClient:
             broken = not reader.complete
         else:
             await _whole(reply, reader)
-            broken = answer.finish_reason is None or reply.headers.get("x-dashscope-partialresponse") == "true"
+            partial = reply.headers.get("x-dashscope-partialresponse") == "true"  # DashScope's time was up
+            broken = partial or (answer.finish_reason is None and not answer.empty)
         if broken and not self._terminal_optional:
             raise BrokenStreamError("the answer ended without a finish reason", phase="stream" if answer.stream else "body")
 

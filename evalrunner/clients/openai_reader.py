@@ -88,7 +88,8 @@ class ChatReader:
             self.answer.ended_ns = self._stamp_ns
 
     def whole(self, stamp_ns: int, body: bytes) -> None:
-        """The body of an answer that is not streamed."""
+        """The body of an answer that is not streamed, whether one was asked for or not."""
+        self.answer.stream = False
         self._stamp_ns = self.answer.ended_ns = stamp_ns
         self._take(self._decode(body.removeprefix(BOM)), body)
 
@@ -104,8 +105,8 @@ class ChatReader:
         try:
             chunk = self._decode(data)
         except BadOutputError:
-            if event.cut:
-                return  # the connection was lost inside this event: a broken stream, not a bad answer
+            if event.cut or self.complete:
+                return  # the connection was lost inside this event, or only the usage after the answer is
             raise
         self._take(chunk, data, failed=event.name == b"error")
 
