@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,17 @@ class Opening:
         following = self._replay_journal()
         self.messages += _changed_data(old_plan, new_plan)
         self._resume(old_plan == new_plan, following, new_plan)
+
+    def remove(self) -> None:
+        """Take away a new run that holds no row, as far as the disk allows: it is not worth an error of its own."""
+        with suppress(OSError):
+            for name in _OURS:
+                path = self._run / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            self._run.rmdir()
 
     def close(self) -> None:
         if self._lock >= 0:

@@ -23,7 +23,8 @@ __all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_mani
 
 
 class RunDir:
-    """An async context manager. Leaving it without `finish` ends the run as interrupted; after a failure of the disk it only lets go.
+    """An async context manager. Leaving it without `finish` ends the run as interrupted; after a failure of the disk it only lets go. A new run that an
+    error ends before its first row leaves nothing behind.
 
     `create` refuses a directory that holds anything else. `resume` repairs what a crash or damage left, and says so in `messages`; with `nothing_left` it
     has changed nothing. Both raise `RunLockedError` while another process has the run, and `StoreError` for anything else that makes it unusable.
@@ -140,6 +141,8 @@ class RunDir:
             try:
                 await self._let_go()
             finally:
+                if error is not None and self.resumed is None and not self.counts["done"]:
+                    self._opening.remove()
                 self._opening.close()
 
     async def _let_go(self) -> None:

@@ -1,0 +1,31 @@
+"""`evalrunner check`: validate a config and its data, print the grid, send nothing."""
+
+import argparse
+from pathlib import Path
+
+from evalrunner.cli.tables import aligned, clean
+from evalrunner.plan.config import load_config
+from evalrunner.plan.grid import make_plan
+from evalrunner.serving.launch import check
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples of each prompt set")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change one key of the config")
+
+
+def main(args: argparse.Namespace) -> int:
+    config = load_config(args.config, overrides=args.overrides, limit=args.limit)
+    plan = make_plan(config)
+    check(plan.accounts.values(), config.folder)
+    plan.validate()
+    rows = [["prompt set", "samples", "prompts", "models", "cells", "trials", "requests"]]
+    sizes = [(one.name, len(one.data), len(one.prompts)) for one in plan.prompt_sets]
+    points = plan.cells // sum(prompts for _, _, prompts in sizes)
+    for name, samples, prompts in sizes:
+        counts = (samples, prompts, len(plan.models), prompts * points, plan.trials, samples * prompts * points * plan.trials)
+        rows.append([clean(name), *(f"{count:,}" for count in counts)])
+    print(aligned(rows))
+    print(f"\n{args.config}: {plan.size:,} requests; nothing was sent")
+    return 0

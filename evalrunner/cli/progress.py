@@ -1,0 +1,102 @@
+"""Progress on stderr: a tqdm bar on a terminal, one plain line every ten seconds elsewhere."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TextIO
+
+from tqdm import tqdm
+
+from evalrunner.engine.tally import Tally
+from evalrunner.records import ANSWERED
+
+BAR_SECONDS, LINE_SECONDS = 0.2, 10.0
+RATE_WINDOW_S = 30.0
+"""The ETA and tokens/s look back this far, so that a change of pace shows within half a minute."""
+
+
+class Pace:
+    """Requests and tokens per second over the last `RATE_WINDOW_S`. Times are seconds of any one clock."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int, int]] = []
+
+    def note(self, now: float, done: int, tokens: int) -> tuple[float, float]:
+        self._seen.append((now, done, tokens))
+        while len(self._seen) > 2 and self._seen[1][0] < now - RATE_WINDOW_S:
+            self._seen.pop(0)
+        began, done_then, tokens_then = self._seen[0]
+        seconds = now - began
+        return ((done - done_then) / seconds, (tokens - tokens_then) / seconds) if seconds > 0 else (0.0, 0.0)
+
+
+def describe(tally: Tally, rates: tuple[float, float], now_us: int, already: int = 0, fastest_s: float = 0.0) -> str:
+    """One line of facts: ok, errors, retrying, parked models, tokens/s, spend, ETA. What is zero and uninteresting is left out.
+
+    `already`: requests answered before this session; `fastest_s`: what the declared limits allow at best for all the rest (the ETA is never below it).
+    """
+    ok = sum(tally.by_outcome[outcome] for outcome in ANSWERED)
+    parts = [f"ok {ok:,}"]
+    if errors := tally.done - ok:
+        parts.append(f"errors {errors:,}")
+    if tally.retrying:
+        parts.append(f"retrying {tally.retrying:,}")
+    parked = [f"{name} {_span((until - now_us) / 1e6)}" for name, until in sorted(tally.parked.items()) if until > now_us]
+    if parked:
+        parts.append(f"parked {', '.join(parked)}")
+    if tally.stopped:
+        parts.append(f"stopped {', '.join(sorted(tally.stopped))}")
+    requests_per_s, tokens_per_s = rates
+    if tokens_per_s:
+        parts.append(f"{tokens_per_s:,.0f} tok/s")
+    parts.extend(f"{amount:,.4g} {currency}" for currency, amount in sorted(tally.cost.items()))
+    left = tally.planned - already - tally.done
+    if left > 0 and requests_per_s:
+        parts.append(f"ETA {_span(max(left / requests_per_s, fastest_s))}")
+    return " · ".join(parts)
+
+
+@asynccontextmanager
+async def shown(tally: Tally, *, already: int = 0, out: TextIO | None = None) -> AsyncIterator[None]:
+    """Show `tally` on stderr while the block runs, and once more at its end."""
+    out = out or sys.stderr
+    pace, terminal = Pace(), out.isatty()
+    bar = tqdm(total=tally.planned, initial=already, file=out, unit="req", disable=not terminal, dynamic_ncols=True, bar_format=_FORMAT)
+
+    def show() -> None:
+        line = describe(tally, pace.note(time.monotonic(), tally.done, tally.completion_tokens), time.time_ns() // 1000, already)
+        if terminal:
+            bar.total, bar.n = tally.planned, already + tally.done
+            bar.set_postfix_str(line, refresh=True)
+        else:
+            out.write(f"{already + tally.done:,}/{tally.planned:,} · {line}\n")
+            out.flush()
+
+    async def keep_showing() -> None:
+        while True:
+            await asyncio.sleep(BAR_SECONDS if terminal else LINE_SECONDS)
+            show()
+
+    task = asyncio.create_task(keep_showing())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        show()
+        bar.close()
+
+
+_FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}] {postfix}"
+
+
+def _span(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"

@@ -1,0 +1,23 @@
+"""`evalrunner show`: a run's summary in the terminal, or as JSON."""
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from evalrunner.cli.tables import print_summary
+from evalrunner.results import open_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
+    parser.add_argument("--json", action="store_true", help="every table of the report, as JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    summary = open_run(args.run).summary()
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(summary)).decode())
+    else:
+        print_summary(summary)
+    return 0

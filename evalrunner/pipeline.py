@@ -1,0 +1,168 @@
+"""The whole flow in one screen: plan → engine → store → analysis → report. Read this first.
+
+`run` and `resume` differ in where the plan and the directory come from; `_carry_out` is what they share.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evalrunner.clock import SYSTEM_CLOCK, Clock
+from evalrunner.engine.limiter import Limiter
+from evalrunner.engine.preflight import preflight
+from evalrunner.engine.retry import RetryPolicy
+from evalrunner.engine.runner import End, Lane, Stop, execute
+from evalrunner.engine.scoring import score_with
+from evalrunner.engine.tally import Tally
+from evalrunner.errors import EvalRunnerError, UnreachableError
+from evalrunner.plan.config import Config, load_config
+from evalrunner.plan.grid import Plan, make_plan
+from evalrunner.plugins import Account, Client, find
+from evalrunner.records import ANSWERED, Completion, Request, Score
+from evalrunner.results import Run, make_report
+from evalrunner.serving.launch import launch, to_stderr
+from evalrunner.store.redact import Redactor
+from evalrunner.store.run_dir import About, RunDir, read_manifest
+
+Follow = Callable[[Tally, int], AbstractAsyncContextManager[None]]
+"""Shows a run's tally while it goes on; the number is of requests answered in earlier sessions."""
+
+
+class Watch(NamedTuple):
+    """How a run is followed and stopped from outside: the seams that command line, Python API and tests fill differently."""
+
+    follow: Follow = lambda _tally, _already: nullcontext()
+    say: Callable[[str], None] = to_stderr
+    stop: Stop | None = None
+    clock: Clock = SYSTEM_CLOCK
+
+
+async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -> Run:  # noqa: B008 - immutable
+    """Carry out a config in a new directory (default `reports/<name>/<run id>`). Raises RunError when nothing could be sent."""
+    plan = make_plan(config)
+    plan.validate()
+    started = datetime.fromtimestamp(watch.clock.wall_us(watch.clock.now_ns()) / 1e6, UTC)
+    run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    about = About(
+        run_id=run_id,
+        description=config.settings.description or "",
+        config_text=config.text,
+        config_path=config.path,
+        command=["evalrunner", *sys.argv[1:]],
+        git=_git_state(config.path.parent),
+    )
+    redactor = Redactor(plan.secrets())
+    run_dir = RunDir.create(out or Path("reports") / plan.name / run_id, plan, about, redactor=redactor)
+    return await _carry_out(plan, run_dir, redactor, watch)
+
+
+async def resume(path: Path, watch: Watch = Watch()) -> Run:  # noqa: B008 - immutable
+    """Go on with the run in `path`. What is answered is never sent again; what has no answer is. Raises RunError."""
+    plan = make_plan(config_of_run(path))
+    plan.validate()
+    redactor = Redactor(plan.secrets())
+    return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor), redactor, watch)
+
+
+async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Watch) -> Run:
+    policy = RetryPolicy(max_attempts=plan.retry.max_attempts, max_elapsed_s=plan.retry.max_elapsed)
+    stop, tally = watch.stop or Stop(), Tally(planned=plan.size)
+    try:
+        async with run_dir:
+            for message in run_dir.messages:
+                watch.say(message)
+            if run_dir.nothing_left:
+                return Run(run_dir.path, message="nothing left to do: every request has its answer")
+            async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
+                if plan.preflight:
+                    started_here = {name for name, account in plan.accounts.items() if not account.base_url}
+                    await preflight(plan, [model for model in plan.models if model.provider not in started_here], clients, watch.clock)
+                scorers = {prompt_set.name: prompt_set.scorers for prompt_set in plan.prompt_sets}
+
+                async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
+                    return await score_with(scorers[request.cell.prompt_set], request, completion)
+
+                async with watch.follow(tally, plan.size - run_dir.counts["missing"]):
+                    lanes = _lanes(plan, run_dir, clients, watch.clock)
+                    end = await execute(lanes, run_dir.add, score=score, policy=policy, stop=stop, tally=tally, clock=watch.clock)
+            if end.error is not None:
+                raise end.error
+            await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end))
+    except EvalRunnerError as error:
+        error.args = (redactor.message(str(error)),)
+        raise
+    make_report(run_dir.path)
+    return Run(run_dir.path, exit_code(end, run_dir.counts, plan.allow_unanswered), redactor.message(_reason(end) or ""))
+
+
+def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Clock) -> list[Lane]:
+    """One lane per model; models of an account with `shared` limits have one limiter between them."""
+    limiters: dict[str, Limiter] = {}
+    lanes = []
+    for model in plan.models:
+        limits = plan.limits(model)
+        name = model.provider if limits.shared else f"{model.provider}/{model.name}"
+        limiter = limiters.setdefault(name, Limiter(limits, clock))
+        lanes.append(Lane(model=model, client=clients[model.provider], limiter=limiter, requests=run_dir.missing(plan.requests(model))))
+    return lanes
+
+
+@asynccontextmanager
+async def connected(accounts: Iterable[Account], clock: Clock) -> AsyncIterator[dict[str, Client]]:
+    """A client for each account, by its name; closed with the block."""
+    async with AsyncExitStack() as stack:
+        clients: dict[str, Client] = {}
+        for account in accounts:
+            client: Client = find("clients", account.kind)(account, clock)
+            stack.push_async_callback(client.aclose)
+            clients[account.name] = client
+        yield clients
+
+
+def config_of_run(path: Path) -> Config:
+    """The config a run was made from, as it is kept beside the run, with paths relative to where it came from. Raises RunError."""
+    manifest = read_manifest(path)
+    plan = manifest["plan"]
+    return load_config(path / "config.yaml", origin=path / manifest["config"]["origin"], overrides=plan["overrides"], limit=plan["limit"])
+
+
+def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> int:
+    """contract.md, section 3; where several apply, the first of 130/143, 5, 4."""
+    if end.reason in STOPPED_BY:
+        return STOPPED_BY[end.reason]
+    if end.nobody_left:
+        return UnreachableError.exit_code
+    answered = sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
+    unanswered = counts["planned"] - answered
+    return 4 if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
+
+
+STOPPED_BY = {"interrupted": 130, "terminated": 143}
+"""What `Stop.request` is told by a signal -> exit code."""
+
+
+def _reason(end: End) -> str | None:
+    """Why the run did not come to its end by itself, for the manifest and the terminal."""
+    parts = [end.reason] if end.reason else []
+    parts += [f"{name} refused: {error}" for name, error in end.stopped.items()]
+    return "; ".join(parts) or None
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and state of the user's project, None where there is none."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(folder), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603 - fixed words
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

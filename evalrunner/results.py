@@ -1,0 +1,56 @@
+"""A run on disk, as people use it from Python: its rows as data frames, its summary, its report. Sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalrunner.analysis.summary import Summary, summarise
+from evalrunner.report.page import SampleRows, render
+from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """A run directory, finished or not. `exit_code` is what the command line would have returned; 0 for a run that was only opened."""
+
+    def __init__(self, path: str | Path, exit_code: int = 0, message: str = "") -> None:
+        self.path = Path(path)
+        self.exit_code = exit_code
+        self.message = message
+        self.manifest: Mapping[str, Any] = read_manifest(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.manifest['state']})"
+
+    def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per request, with the columns of `results/*.parquet`; also while the run goes on. Raises StoreError."""
+        return read_results(self.path, columns).to_pandas()
+
+    def attempts(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per HTTP exchange. Raises StoreError."""
+        return read_attempts(self.path, columns).to_pandas()
+
+    def summary(self) -> Summary:
+        """Every table of the report, as values. Raises StoreError."""
+        return summarise(read_results(self.path), read_attempts(self.path), self.manifest)
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a directory. Raises StoreError where there is none, or it was written by a newer version."""
+    return Run(path)
+
+
+def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en") -> Path:
+    """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes."""
+    run = run if isinstance(run, Run) else open_run(run)
+    target = Path(out) if out is not None else run.path / "report.html"
+    results, attempts = read_results(run.path), read_attempts(run.path)
+    page = render(summarise(results, attempts, run.manifest), SampleRows(results, attempts), lang=lang)
+    hidden = target.with_name(f".{target.name}.new")
+    hidden.write_text(page, encoding="utf-8")
+    hidden.replace(target)  # nobody ever opens half a report
+    return target

@@ -1,0 +1,83 @@
+"""The command line as a shell sees it: what goes to which stream, and the exit codes."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from evalrunner.cli import COMMANDS, main
+from evalrunner.cli.export_command import cell
+
+
+def evalrunner(*args, **kwargs):
+    return subprocess.run([sys.executable, "-m", "evalrunner", *map(str, args)], capture_output=True, text=True, check=False, **kwargs)
+
+
+def test_help_names_every_command_that_works_and_no_other():
+    """`--help` is the list of what can be done now."""
+    said = evalrunner("--help")
+    assert said.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in said.stdout
+    for later in ("estimate", "bench", "compare", "rescore", "doctor"):
+        assert later not in COMMANDS or f"\n  {later} " in said.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    """`COMMAND --help` works for each and exits 0."""
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: evalrunner {name}" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    """Start-up stays quick because the first look at the help loads no data or network library."""
+    code = "import sys; from evalrunner.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('pandas','pyarrow','aiohttp','httpx','pydantic','scipy','jinja2','msgspec') if m in sys.modules], file=sys.stderr)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(("args", "hint"), [((), "COMMAND"), (("rnu",), "invalid choice"), (("run",), "CONFIG"), (("export", "x"), "--csv")])
+def test_wrong_usage_is_exit_2(args, hint):
+    """A usage mistake prints what is wrong on stderr, nothing on stdout, and exits 2."""
+    said = evalrunner(*args)
+    assert said.returncode == 2
+    assert hint in said.stderr
+    assert said.stdout == ""
+
+
+@pytest.mark.parametrize("template", ["model-selection", "prompt-regression"])
+def test_init_writes_a_config_that_checks(tmp_path, template):
+    """What `init` writes passes `check` as it is, and a second `init` in the same place overwrites nothing."""
+    made = evalrunner("init", tmp_path / "new", "--template", template)
+    assert made.returncode == 0, made.stderr
+    paths = made.stdout.split()
+    config = next(path for path in paths if path.endswith(".yaml"))
+    checked = evalrunner("check", config)
+    assert checked.returncode == 0, checked.stderr
+    again = evalrunner("init", tmp_path / "new", "--template", template)
+    assert again.returncode == 2
+    assert "already there" in again.stderr
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\u200b=1", "＝1", "-Infinity"])
+def test_csv_texts_that_a_spreadsheet_would_run_are_quoted(text):
+    """An answer that looks like a formula arrives as text; `--raw` turns that off; numbers stay numbers."""
+    assert cell(text) == f"'{text}"
+    assert cell(text, raw=True) == text
+    assert cell(-1.5) == -1.5
+    assert cell("a-b") == "a-b"
+    assert cell(None) == ""
+
+
+def test_csv_cells_survive_a_round_trip():
+    """Commas, quotes and line breaks inside an answer stay inside its cell."""
+    out = io.StringIO()
+    csv.writer(out).writerow([cell('a,"b"\nc'), cell([("tag", "x")])])
+    assert next(csv.reader(io.StringIO(out.getvalue()))) == ['a,"b"\nc', json.dumps({"tag": "x"})]
