@@ -101,7 +101,7 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
         return _load(kind, name, entry.value)
     known = sorted({*BUILT_IN[kind], *(entry.name for entry in entry_points(group=f"evalrunner.{kind}"))})
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; or name your own as module:attribute"
+    hint = f"hint: did you mean {near[0]!r}?" if near else f"hint: known: {', '.join(known)}; or name your own as module:attribute"
     raise PluginError(f"no {kind.removesuffix('s')} is called {name!r} ({hint})")
 
 

@@ -42,6 +42,8 @@ NOT_YET = (
 )
 """What the contract promises and the code cannot do yet: key paths (`*` is any one step), some with the one value that is refused."""
 
+_NOT_YET_MESSAGE = "not available yet"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -128,16 +130,19 @@ def config_schema() -> dict[str, Any]:
 
 def _validated(written: dict[str, Any]) -> tuple[list[Mistake], Settings | None]:
     refused = [path for pattern in NOT_YET for path in _matches(written, pattern)]
-    found: list[Mistake] = [Mistake(path, "not available yet", at_key=True) for path in refused]
+    found: list[Mistake] = [Mistake(path, _NOT_YET_MESSAGE, at_key=True) for path in refused]
     settings = None
     try:
         settings = Settings.model_validate(_with_kinds(written))
     except ValidationError as error:
         found += mistakes(error.errors(include_url=False), written)
     found += cross_checks(written)
-    hidden = set(refused)
-    kept = [mistake for mistake in found if mistake.path in hidden or not any(mistake.path[: len(path)] == path for path in hidden)]
-    return [mistake for mistake in kept if mistake.path not in hidden or mistake.what == "not available yet"], settings
+    return [mistake for mistake in found if mistake.what == _NOT_YET_MESSAGE or not _refused(mistake.path, refused)], settings
+
+
+def _refused(path: KeyPath, refused: Sequence[KeyPath]) -> bool:
+    """Whether all there is to say about `path` is that it is not available yet: it lies at or under such a key, or is the scorer such a key names."""
+    return any(path[: len(other)] == other or ("scorers" in path and path == other[:-1]) for other in refused)
 
 
 def _with_kinds(written: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,20 +89,39 @@ class Options(Block):
 
 
 class SimulatorOptions(Options):
-    """Options of `kind: simulator`."""
+    """Options of `kind: simulator`. `*` stands for all models not named; the inner forms are in the simulator's own documentation."""
 
     accuracy: Annotated[Annotated[Share, Tag("one")] | Annotated[dict[str, Share], Tag("many")], Discriminator(_one_or_many)] | None = None
     """Share of right answers, for all models or by model."""
     brain: str | dict[str, Any] | None = None
-    """Who answers."""
-    faults: str | list[Any] | dict[str, Any] | None = None
+    """Who answers: auto, arithmetic, lookup, echo, tool_caller, `{lookup: answers}` or the base URL of another server."""
+    answers: str | list[Any] | dict[str, Any] | None = None
+    """What the lookup brain knows: a data file, or rows."""
+    effects: list[dict[str, Any]] | None = None
+    """What a wording does to accuracy and length."""
+    correlation: dict[str, Any] | None = None
+    """How much the models' mistakes have in common."""
+    faults: list[dict[str, Any]] | None = None
     """What goes wrong, and when."""
     latency: NotNegative | dict[str, Any] | None = None
-    """How long answers take."""
+    """Milliseconds, for all models or by model: ttft_ms, per_token_ms, jitter."""
+    limits: bool | NotNegative | dict[str, Any] | None = None
+    """RPM and TPM the simulator enforces, by model; false: none; left out: the service's."""
     seed: Whole | None = None
     """Makes answers, faults and latencies repeatable."""
-    limits: dict[str, Any] | None = None
-    """RPM and TPM the simulator enforces."""
+    models: list[str] | None = None
+    """Ids it accepts beside the catalogue's."""
+    blocked: list[str] | None = None
+    """Words its moderation refuses."""
+    unauthorised: list[str] | None = None
+    """Keys it refuses."""
+    cache: bool | None = None
+    """Imitate the implicit context cache."""
+    chunk_tokens: Positive | None = None
+    """Tokens in each piece of a stream."""
+    batch_seconds: NotNegative | None = None
+    clock_scale: NotNegative | None = None
+    """Multiplies every delay."""
 
 
 class LocalOptions(Options):
@@ -112,9 +131,9 @@ class LocalOptions(Options):
     """A built-in name, or the path of a GGUF file; left out: the model's id."""
     threads: Positive | None = None
     """Left out: one less than the cores."""
-    slots: Annotated[int, Field(ge=1, le=64), WHOLE] | None = None
+    slots: Positive | None = None
     """Requests answered side by side."""
-    context: Annotated[int, Field(ge=256), WHOLE] | None = None
+    context: Positive | None = None
     """Tokens of context per slot."""
 
 
@@ -225,13 +244,15 @@ class MessageBlock(Block):
     @classmethod
     def _known(cls, role: str) -> str:
         if role == "developer":
-            raise ValueError("developer is not a role of the Qwen API (use system)")
+            raise ValueError("developer is not a role of the Qwen API (hint: use system)")
         if role not in ROLES:
             raise ValueError(f"should be one of {', '.join(ROLES)}")
         return role
 
 
 def _short_prompt(value: Any) -> Any:
+    if not isinstance(value, str | list):
+        raise ValueError("should be text (one user message) or a list of messages")  # noqa: TRY004 - pydantic collects ValueErrors
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 

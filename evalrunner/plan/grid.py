@@ -101,7 +101,7 @@ class Plan:
         if problems:
             raise ConfigError(*dict.fromkeys(problems))
         ids = {model.provider: model.id for model in self.config.settings.models}
-        return {name: account(written, self.config.environ, self.timeouts, self.config.folder, ids[name]) for name, written in self._providers.items()}
+        return {name: account(written, self.config.environ, self.timeouts, ids[name]) for name, written in self._providers.items()}
 
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: whatever came out of the environment."""

@@ -62,7 +62,8 @@ def mistakes(errors: Sequence[ErrorDetails], written: Any) -> Iterator[Mistake]:
         else:
             yield _mistake(error, path)
     for path, forms in expected.items():
-        yield Mistake(path, f"should be {' or '.join(dict.fromkeys(forms))}{_instead(values[path], path)}")
+        hint = " (hint: write true or false)" if "true or false" in forms and isinstance(values[path], str) else ""
+        yield Mistake(path, f"should be {' or '.join(dict.fromkeys(forms))}{_instead(values[path], path)}{hint}")
 
 
 def shown(path: KeyPath) -> str:
@@ -102,8 +103,6 @@ def _as_written(location: Sequence[int | str], written: Any) -> KeyPath:
 def _instead(value: Any, path: KeyPath) -> str:
     if {"api_key", "headers"} & set(path):
         return ""  # whatever stands there may be a secret
-    if isinstance(value, str) and value.lower() in {"yes", "no", "on", "off"}:
-        return f", not {value!r} (hint: write true or false)"
     text = "null" if value is None else "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else repr(value)
     return f", not {text if len(text) <= 60 else text[:57] + '…'}"
 

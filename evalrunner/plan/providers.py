@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,7 +41,23 @@ _REGIONS = {
     "dashscope-intl.aliyuncs.com": "intl",
     "ap-southeast-1.maas.aliyuncs.com": "intl",
 }
-_SPEED_ONLY = frozenset({"transport", "threads", "slots", "latency", "limits", "faults"})
+_SIDE_OPTIONS = frozenset(
+    {
+        "transport",
+        "terminal",
+        "threads",
+        "slots",
+        "latency",
+        "limits",
+        "faults",
+        "models",
+        "unauthorised",
+        "cache",
+        "chunk_tokens",
+        "batch_seconds",
+        "clock_scale",
+    }
+)
 """Options that change how fast or how surely an answer comes, not what it says."""
 
 
@@ -69,7 +84,7 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     def identity(self) -> dict[str, Any]:
         """What of it can change an answer, as written."""
-        options = {name: value for name, value in self.given.items() if name not in _SPEED_ONLY}
+        options = {name: value for name, value in self.given.items() if name not in _SIDE_OPTIONS}
         return {"name": self.name, "kind": self.kind, "base_url": self.base_url, "options": options}
 
     def references(self) -> set[str]:
@@ -101,7 +116,7 @@ def provider(name: str, block: ProviderBlock | None) -> Provider:
     )
 
 
-def account(written: Provider, environ: Mapping[str, str], timeouts: Timeouts, folder: Path, model: str | None) -> Account:
+def account(written: Provider, environ: Mapping[str, str], timeouts: Timeouts, model: str) -> Account:
     """The account with its secrets filled in. `model`: what a local server should load when its options name none. Raises KeyError for a variable unset."""
 
     def filled(text: str) -> str:
@@ -109,8 +124,7 @@ def account(written: Provider, environ: Mapping[str, str], timeouts: Timeouts, f
 
     options = {name: value for name, value in written.given.items() if name not in {"headers", "transport"}}
     if written.kind == "local":
-        options["model"] = local_model(options.get("model") or model or "", folder)
-        options.setdefault("slots", LOCAL_SLOTS)
+        options = {"model": model, "slots": LOCAL_SLOTS} | options
     return Account(
         name=written.name,
         kind=written.kind,
@@ -121,11 +135,6 @@ def account(written: Provider, environ: Mapping[str, str], timeouts: Timeouts, f
         timeouts=timeouts,
         transport=written.options.transport,
     )
-
-
-def local_model(named: str, folder: Path) -> str:
-    """A built-in name as it is; a path (it ends in .gguf) relative to the config's folder."""
-    return str(folder / named) if named.lower().endswith(".gguf") else named
 
 
 def unset(written: Provider, environ: Mapping[str, str]) -> list[str]:
