@@ -121,8 +121,8 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """One part, or those of `columns` that it has."""
     with pq.ParquetFile(path) as file:
-        known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
-        return file.read(columns=known, use_threads=False)
+        there = set(file.schema_arrow.names)
+        return file.read(columns=None if columns is None else [name for name in columns if name in there], use_threads=False)
 
 
 def schema_of(path: Path) -> pa.Schema:
