@@ -151,11 +151,10 @@ EXCEPTIONS: dict[str, tuple[type[ProviderError], str | None]] = {
     "TransportError": (TransportError, None),
     "HttpProcessingError": (TransportError, None),
     "OSError": (TransportError, None),
-    "DecodingError": (BadOutputError, "body"),
-    "ContentEncodingError": (BadOutputError, "body"),
 }
 """By the name of a class of aiohttp, httpx, ssl or socket (or of one it inherits from), so that this table needs neither library; None: the caller's phase."""
 
+_UNREADABLE = frozenset({"ContentEncodingError", "DecodingError"})  # aiohttp's and httpx's; either may be wrapped
 _ENGINE = re.compile(r"^<(\d{3})>\s*([\w.]+):")
 
 
@@ -231,6 +230,8 @@ def from_exception(error: BaseException, *, host: str, phase: str) -> ProviderEr
     while chain is not None:
         if isinstance(chain, ssl.SSLCertVerificationError):
             return AuthError(f"{host}: its TLS certificate cannot be trusted: {getattr(chain, 'verify_message', '') or chain}", phase="connect")
+        if type(chain).__name__ in _UNREADABLE:
+            return BadOutputError(f"{host}: {chain}", phase="body")
         words = words or getattr(chain, "message", "") or str(chain)
         chain = chain.__cause__ or chain.__context__
     for base in type(error).__mro__:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
@@ -38,12 +39,14 @@ class StampedHandler(ResponseHandler):
         self._now_ns = clock.now_ns
         self._reader: asyncio.Future[None] | None = None
         self._gathering: asyncio.TimerHandle | None = None
-        self.marks: list[tuple[int, int]] = []
-        self.total = 0
+        self.marks: deque[tuple[int, int]] = deque()
+        self._total = 0
+        self._body: aiohttp.StreamReader | None = None
 
     def set_response_params(self, **params: Any) -> None:
-        self.marks = []  # a kept connection begins its next response here
-        self.total = 0
+        self.marks = deque()  # a kept connection begins its next response here
+        self._total = 0
+        self._body = None
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -54,12 +57,12 @@ class StampedHandler(ResponseHandler):
             payload = self._payload
         if payload is None:
             return
-        if payload.total_bytes != self.total:
-            self.total = payload.total_bytes
-            self.marks.append((stamp, self.total))
+        if payload.total_bytes != self._total:
+            self._total = payload.total_bytes
+            self.marks.append((stamp, self._total))
         if self._reader is None:
             return
-        if payload.is_eof() or payload.exception() is not None or self.total - self._read > _BUFFER:
+        if payload.is_eof() or payload.exception() is not None or self._total - self._read > _BUFFER:
             self._wake()
         elif self._gathering is None:
             self._gathering = self._loop.call_later(GATHER_S, self._wake)
@@ -185,36 +188,43 @@ class AiohttpReply:
             self._response.close()
 
     async def reads(self) -> list[Read]:
-        content, handler = self._content, self._handler
-        while handler.total == self._read or not handler.marks:
+        content = self._content
+        while content.total_bytes == self._read:
             if content.is_eof():
                 return []
             if (failure := content.exception()) is not None:
                 raise from_exception(failure, host=self._host, phase="body") from failure
-            await handler.wait(self._deadlines.check(), self._read)
-        return self._drain()
-
-    def _drain(self) -> list[Read]:
-        content, marks = self._content, self._handler.marks
-        if (failure := content.exception()) is not None:
-            content.set_exception(None)  # type: ignore[arg-type] # a reset makes the reader refuse even what came before it
-        data = content.read_nowait(4 * _BUFFER)
-        if failure is not None:
-            content.set_exception(failure)
+            await self._handler.wait(self._deadlines.check(), self._read)
+        data = self._take()
         begin, self._read = self._read, self._read + len(data)
         if self._read > MAX_BYTES:
             raise too_big()
-        if len(marks) == 1 and marks[0][1] == self._read:
-            return [Read(marks.pop()[0], data)]
-        reads, cut = [], 0
-        while marks and cut < len(data):
-            stamp, total = marks[0]
-            end = min(total - begin, len(data))
-            reads.append(Read(stamp, data[cut:end]))
-            cut = end
-            if begin + cut < total:
-                break
-            del marks[0]
+        return self._stamped(data, begin)
+
+    def _take(self) -> bytes:
+        content = self._content
+        failure = content.exception()
+        if failure is None:
+            return content.read_nowait(4 * _BUFFER)
+        content.set_exception(None)  # type: ignore[arg-type] # a reset makes the reader refuse even what came before it
+        data = content.read_nowait(4 * _BUFFER)
+        content.set_exception(failure)
+        return data
+
+    def _stamped(self, data: bytes, begin: int) -> list[Read]:
+        """Cut `data`, which begins at that byte of the payload, into the reads that brought it."""
+        marks = self._handler.marks
+        reads: list[Read] = []
+        cut = 0
+        while len(marks) > 1 and marks[0][1] <= self._read:
+            stamp_ns, total = marks.popleft()
+            reads.append(Read(stamp_ns, data[cut : total - begin]))
+            cut = total - begin
+        if cut < len(data):
+            stamp_ns, total = marks[0] if marks else (self._transport.clock.now_ns(), begin)
+            reads.append(Read(stamp_ns, data[cut:]))
+            if marks and total <= self._read:
+                marks.popleft()
         return reads
 
     @property
