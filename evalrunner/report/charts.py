@@ -66,8 +66,8 @@ def colour_of(index: int) -> int:
 
 def linear_axis(low: float, high: float, *, count: int = 5, clip: tuple[float, float] | None = None) -> Axis:
     """Round ticks (1, 2, 2.5 or 5 × 10^k) that span `low` to `high`; `clip` bounds the axis, as 0..1 does a share."""
-    if high <= low:
-        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        low, high = low - max(abs(low) * 0.1, 0.5), high + max(abs(high) * 0.1, 0.5)
     raw = (high - low) / count
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -56,7 +57,9 @@ def in_script(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 - escaped above
 
 
+@cache
 def _environment(lang: str) -> Environment:
+    """Compiled once: the templates take longer to compile than to fill in."""
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_template))
     numbers: dict[str, Callable[..., Any]] = {name: getattr(quantities, name) for name in ("share", "span", "digits", "count", "duration", "money")}
     env.globals.update(

@@ -30,7 +30,7 @@ def digits(value: float | None) -> str | None:
         return None
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
+    size = int(f"{value:.2e}".partition("e")[2])
     return f"{value:,.{min(max(2 - size, 0), 8)}f}"
 
 

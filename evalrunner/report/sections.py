@@ -133,7 +133,7 @@ def build(summary: Summary) -> Sections:
     slices = [table for group in groups for table in _slices(group, summary.slices)]
     latency = _latency(groups)
     shown = {
-        "verdict": any(group.verdicts for group in groups),
+        "verdict": bool(groups or summary.notices),
         "leaderboard": bool(groups),
         "tradeoffs": any(group.tradeoffs for group in groups),
         "latency": bool(latency),

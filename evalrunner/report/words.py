@@ -121,8 +121,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     # leaderboard
     "lead_leaderboard": (
-        "Mean score over samples, with its 95 % interval. "
-        "Unanswered requests are not counted as wrong; where there are any, the pale band shows the score with all of them wrong and all of them right.",
+        "Mean score with its 95 % interval. Unanswered requests are not wrong answers; a pale band shows the score with all of them wrong or right.",
         "各样本的平均得分及其 95 % 区间。未回答的请求不算错误；如有未回答，浅色带表示它们全错和全对时的得分。",
     ),
     "cap_leaderboard": ("{n} samples, ordered by {scorer}", "{n} 个样本，按 {scorer} 排序"),
@@ -155,8 +154,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "dominated": ("beaten on both", "被全面超越"),
     # latency
     "lead_latency": (
-        "Answered requests only; service time of the last attempt. "
-        "A percentile is left blank where there are too few answers for it. Smaller figures are 95 % intervals.",
+        "Service time of the last attempt of answered requests. Percentiles with too few answers stay blank. Small figures are 95 % intervals.",
         "仅含已回答的请求；为最后一次尝试的服务时间。样本不足以估计的百分位留空。小字为 95 % 区间。",
     ),
     "streamed": ("Streamed", "流式"),
@@ -245,9 +243,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "chosen_all": ("All {all} samples, {records} records.", "全部 {all} 个样本，{records} 条记录。"),
     "chosen_some": (
-        "{shown} of {all} samples ({records} records): "
-        "first those with an unanswered request or with disagreement, then a fixed random choice. The tables above count all; the Parquet files hold all.",
-        "展示 {all} 个样本中的 {shown} 个（{records} 条记录）：先选有未回答请求或结果不一致的样本，再按固定随机选择。上方表格统计全部；Parquet 文件保存全部。",
+        "{shown} of {all} samples ({records} records): first those with a missing answer or disagreement, then a fixed random choice. The tables count all.",
+        "展示 {all} 个样本中的 {shown} 个（{records} 条记录）：先选有未回答请求或结果不一致的样本，再按固定随机选择。上方表格统计全部。",
     ),
     "noscript": ("The sample viewer needs JavaScript. Everything above does not.", "样本查看器需要 JavaScript，上方内容不需要。"),
     "search": ("Search samples", "搜索样本"),

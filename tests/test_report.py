@@ -1,0 +1,286 @@
+"""The promises of the report, as far as they can be seen without a browser (tests/browser has the rest)."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import re
+import string
+from html.parser import HTMLParser
+from importlib import resources
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from fabricated_run import fabricate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evalrunner.analysis.summary import summarise
+from evalrunner.report import quantities
+from evalrunner.report.page import SampleRows, in_script, render
+from evalrunner.report.samples import pack
+from evalrunner.report.words import IN_BROWSER, WORDS, both
+
+
+@pytest.fixture(scope="module")
+def run():
+    return fabricate(60)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return render(run.summary, run.rows)
+
+
+def unpacked(blocks):
+    return [json.loads(gzip.decompress(base64.b64decode(block))) for block in blocks]
+
+
+def visible(page):
+    """The page's English text, without scripts and styles."""
+    page = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    page = re.sub(r'<span lang="zh">.*?</span>', "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def test_the_same_records_give_the_same_bytes(run, page):
+    """A report can be committed, compared and hashed; row order and the time of day do not matter."""
+    shuffled = run.results.take(pa.array(list(reversed(range(run.results.num_rows)))))
+    assert render(run.summary, run.rows) == page
+    assert render(run.summary, SampleRows(shuffled, run.attempts)) == page
+
+
+def test_records_on_disk_give_the_same_page(run, page, tmp_path):
+    """A million records need not be in memory: a dataset serves as well as a table."""
+    for name, table in (("results", run.results), ("attempts", run.attempts)):
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "part-00000.parquet")
+    rows = SampleRows(pads.dataset(tmp_path / "results"), pads.dataset(tmp_path / "attempts"))
+    assert render(run.summary, rows) == page
+
+
+def test_every_record_can_be_found_in_the_page(run):
+    """The drill-down holds each answer, its conversation, scores and attempts, under its sample and cell."""
+    packed = pack(run.rows, run.summary.cells, run.summary.scorers)
+    index, *blocks = unpacked(packed.blocks)
+    assert (packed.shown, packed.all, packed.records) == (60, 60, run.results.num_rows)
+    found = {}
+    for sample, number in enumerate(index["samples"]["id"]):
+        block = blocks[index["samples"]["block"][sample] - 1]
+        for k in range(index["samples"]["start"][sample], index["samples"]["start"][sample + 1]):
+            record = {name: values[k - block["start"]] for name, values in block["columns"].items()}
+            found[record["key"]] = (number, index["records"]["cell"][k], record, block["texts"][record["messages"]])
+    cells = {(cell.model, cell.prompt): cell.index for cell in run.summary.cells}
+    for row in run.results.to_pylist():
+        number, cell, record, messages = found[row["key"]]
+        assert (number, cell, record["output"], messages) == (row["sample_id"], cells[row["model"], row["prompt"]], row["output"], row["messages"])
+        assert (record["attempt_rows"] is not None) == (row["attempts"] > 1)
+
+
+def test_samples_are_listed_as_people_count():
+    """s2 stands before s10."""
+    run = fabricate(12, models=["qwen-max"], prompts=["plain"])
+    index = unpacked(pack(run.rows, run.summary.cells, run.summary.scorers).blocks)[0]
+    assert index["samples"]["id"] == [f"s{k}" for k in range(1, 13)]
+
+
+def test_a_big_run_shows_the_telling_samples_first(run, monkeypatch):
+    """Above the cap, unanswered and disagreeing samples are kept before others, and the page says how many it shows."""
+    monkeypatch.setattr("evalrunner.report.samples.MAX_SAMPLES", 30)
+    packed = pack(run.rows, run.summary.cells, run.summary.scorers)
+    shown = set(unpacked(packed.blocks)[0]["samples"]["id"])
+    answers = {}
+    for row in run.results.to_pylist():
+        answers.setdefault(row["sample_id"], set()).add(row["score_exact"])
+    telling = {sample for sample, scores in answers.items() if len(scores) > 1}
+    assert len(shown) == packed.shown == 30
+    assert telling <= shown or shown <= telling
+    assert "30 of 60 samples" in visible(render(run.summary, run.rows))
+
+
+def test_long_texts_are_cut_and_say_so():
+    """A megabyte in one field does not make a megabyte of report; media lose their bytes."""
+    image = json.dumps([{"role": "user", "content": [{"text": "look"}, {"image": "data:image/png;base64," + "A" * 300_000}]}])
+    run = fabricate(3, models=["qwen-max"], prompts=["plain"], failing=0, strings={"output": "x" * 1_000_000, "messages": image})
+    _, *blocks = unpacked(pack(run.rows, run.summary.cells, run.summary.scorers).blocks)
+    for block in blocks:
+        assert all(len(text) < 101_000 and "cut; whole in the Parquet files" in text for text in block["columns"]["output"])
+        assert json.loads(block["texts"][0])[0]["content"][1]["image"] == "data:image/png;base64,…"
+
+
+class Elements(HTMLParser):
+    """What a browser would build: the tags, and attributes that could run or load something."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.risky, self.links = set(), [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.risky += [
+            (tag, name, value) for name, value in attrs if name.startswith("on") or name in ("style", "src", "srcset", "srcdoc", "action", "xlink:href")
+        ]
+        self.links += [value for name, value in attrs if name == "href"]
+
+
+EVIL = "</script><!--<script><img src=x onerror=alert(1)><svg onload=alert(2)>\"'>]]>{{ 7*7 }}javascript:alert(3)\u2028\u202e"
+FIELDS = [
+    *(
+        "name",
+        "description",
+        "run_id",
+        "model",
+        "model_id",
+        "prompt",
+        "prompt_set",
+        "provider",
+        "tags",
+        "sample_id",
+        "messages",
+        "output",
+        "target",
+        "error_code",
+    ),
+    *(
+        "error_message",
+        "response_model",
+        "response_id",
+        "score_exact_why",
+        "reasoning",
+        "tool_calls",
+        "finish_reason",
+        "host",
+        "origin",
+        "command",
+        "data",
+        "template",
+        "reason",
+    ),
+]
+
+
+def test_text_from_outside_never_becomes_markup():
+    """In every string field at once: the page has the elements of a harmless one, nothing that runs, nothing that loads."""
+    harmless, hostile = Elements(), Elements()
+    harmless.feed(render(*_evil("harmless words")))
+    hostile.feed(render(*_evil(EVIL)))
+    assert hostile.tags == harmless.tags
+    assert hostile.risky == []
+    assert all(link.startswith("#") for link in hostile.links)
+
+
+def _evil(text):
+    run = fabricate(8, models=["a"], prompts=["p"], failing=0.4, strings=dict.fromkeys(FIELDS, text))
+    return run.summary, run.rows
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+@settings(max_examples=200)
+def test_the_data_block_holds_any_text_and_none_that_ends_it(value):
+    """What goes in comes out; no character in it can close the element or open a comment."""
+    text = str(in_script(value))
+    assert json.loads(text) == msgspec.json.decode(msgspec.json.encode(value))
+    assert not set(text) & set("<>&\u2028\u2029")
+
+
+def test_unknown_is_never_zero_or_blank():
+    """A model without a price has unknown cost; too few answers give no percentile but what it would take."""
+    run = fabricate(30, models=["qwen-max", "qwen3-8b"], prompts=["plain"])
+    text = visible(render(run.summary, run.rows))
+    assert "No complete price is known" in text
+    assert "unknown" in text
+    assert "needs n ≥ 500" in text
+    assert not re.search(r"\b(nan|None|inf)\b", text)
+
+
+def test_what_nobody_used_is_not_shown(page):
+    """No reasoning tokens, no column for them; no second prompt set, no headings for it."""
+    assert "Reasoning" not in visible(page)
+    assert "Cached" in visible(page)
+
+
+@pytest.mark.parametrize("state", ["empty", "unscored", "one cell", "whole", "trials", "two scorers", "many cells"])
+def test_any_run_has_a_report(state):
+    """Interrupted before the first answer, without scorers, with one cell or forty: there is a page, and it says what it knows."""
+    options = {
+        "unscored": {"scorers": ()}, "one cell": {"models": ["qwen-max"], "prompts": ["plain"]}, "trials": {"trials": 3},
+        "two scorers": {"scorers": ("exact", "fluency")}, "many cells": {"models": [f"m{k}" for k in range(20)]},
+    }  # fmt: skip
+    run = fabricate(12, **options.get(state, {}))
+    results = run.results.slice(0, 0) if state == "empty" else run.results
+    if state == "whole":
+        results = results.drop_columns(["ttft_ms", "ttft_content_ms", "tpot_ms", "stream"]).append_column("stream", pa.array([False] * results.num_rows))
+    summary = summarise(results, None, {**run.manifest, "state": "interrupted"})
+    text = visible(render(summary, SampleRows(results)))
+    expected = {"empty": "No request has a row yet", "unscored": "Nothing was scored", "one cell": "95 % interval", "many cells": "Drawn: 8 of 40"}
+    assert expected.get(state, "Leaderboard") in text
+
+
+def test_every_text_exists_in_both_languages(run):
+    """Nothing is left untranslated, and a translation fills in the same things."""
+    fields = string.Formatter()
+    for key, (english, chinese) in WORDS.items():
+        assert english.strip(), key
+        assert chinese.strip(), key
+        wanted, given_ = ({name for _, name, _, _ in fields.parse(text) if name} for text in (english, chinese))
+        assert wanted == given_, key
+    assert set(IN_BROWSER) <= set(WORDS)
+    assert '<html lang="zh">' in render(run.summary, run.rows, lang="zh")
+    with pytest.raises(ValueError, match="known: en, zh"):
+        render(run.summary, run.rows, lang="fr")
+
+
+def test_words_of_the_script_are_all_delivered():
+    """The script asks for no text that the page did not give it."""
+    script = (resources.files("evalrunner.report") / "assets" / "report.js").read_text("utf-8")
+    asked = set(re.findall(r'\bT\("(\w+)"', script)) | set(re.findall(r'"([da]_\w+)"', script))
+    assert asked <= set(IN_BROWSER)
+
+
+def test_fillings_are_escaped():
+    """A model's name inside a sentence is text."""
+    assert "<b>" not in both("n_infrastructure", share="1 %", model="<b>x</b>")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (quantities.share(0.8321), "83.2 %"),
+        (quantities.share(1), "100 %"),
+        (quantities.share(0.99996), "> 99.9 %"),
+        (quantities.share(0.0001), "< 0.1 %"),
+        (quantities.share(0.0), "0 %"),
+        (quantities.share(None), None),
+        (quantities.share(float("nan")), None),
+        (quantities.digits(0.04213), "0.0421"),
+        (quantities.digits(8.416), "8.42"),
+        (quantities.digits(12345.6), "12,346"),
+        (quantities.digits(9.999), "10.0"),
+        (quantities.count(1_234_567), "1.23 M"),
+        (quantities.count(0), "0"),
+        (quantities.duration(842.3), "842 ms"),
+        (quantities.duration(1240), "1.24 s"),
+        (quantities.duration(125_000), "2 min 5 s"),
+        (quantities.duration(12_000_000), "3 h 20 min"),
+        (quantities.money(12.3, "CNY"), "CNY 12.30"),
+        (quantities.money(0.01234, "USD"), "USD 0.0123"),
+        (quantities.money(None, "USD"), None),
+        (quantities.span(0.851, 0.909), "85.1–90.9"),
+        (quantities.span(None, 0.9), None),
+    ],
+)
+def test_numbers_are_written_with_sense(written, expected):
+    """Three significant digits, units, and no rounding that claims all or nothing."""
+    assert written == expected
+
+
+@pytest.mark.long
+def test_fifty_thousand_records_stay_small():
+    """A run of 50,000 records is a file under 25 MB."""
+    run = fabricate(6250, words=150)
+    assert len(render(run.summary, run.rows).encode()) < 25_000_000
