@@ -63,9 +63,10 @@ class FakeClock:
         self._now_ns = end
 
     async def settle(self) -> None:
-        """Let every task run until it waits for something."""
+        """Let every task run until it waits for something. Only by hand: an automatic clock would let time pass."""
+        assert not self.auto
         await asyncio.sleep(0)
-        while asyncio.get_running_loop()._ready:
+        while asyncio.get_running_loop()._ready:  # noqa: ASYNC110 - waiting for nothing to be ready is no event
             await asyncio.sleep(0)
 
     def _watch(self) -> None:

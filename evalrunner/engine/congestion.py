@@ -1,13 +1,15 @@
-"""What 429s say about the rate: down at once, up again slowly. Pure; a share of the declared rate, or a rate of its own where none is declared.
+"""What 429s say about the rate: down at once, up again slowly. Pure; a share of the declared rates, or a rate of its own where none is declared.
 
-One cut per episode: only requests admitted after a cut can cause the next. A lone 429 is noise; three of a window that are 2 % of it are a limit. Then the
-share drops to 0.7 of what got through, and comes back along the curve of TCP CUBIC (RFC 9438): fast at first, flat around the rate that failed, then
-faster, up to what was declared. Where nothing gets through at all the door is shut rather than narrow: one cut, then everybody waits, 1 s to 30 s.
+One cut per episode: only requests admitted a second after a cut can cause the next. A lone 429 is noise; three of a window that are 2 % of it are a
+limit. Then the share drops to 0.7 of what got through, and comes back along the curve of TCP CUBIC (RFC 9438): fast at first, flat around the rate that
+failed, then faster, up to what was declared. A limit that is met again near the same rate is tried less often. Where nothing gets through at all the
+door is shut rather than narrow: one cut, then everybody waits, 1 s to 30 s.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 WINDOW_NS = 10_000_000_000
 WINDOW_REQUESTS = 20
@@ -17,24 +19,39 @@ HIT_SHARE = 0.02
 KEEP = 0.7
 KEEP_BURST = 0.5
 RECOVERY_S = 15.0
-"""Seconds back to the rate that failed. Doubled by every cut for growing too fast, up to:"""
-MAX_RECOVERY_S = 120.0
+"""Seconds back to the rate that failed; doubled where it fails again, or grew too fast, up to:"""
+MAX_RECOVERY_S = 60.0
 FLOOR = 0.005
+EPISODE_NS = 1_000_000_000
 MAX_SHUT_S = 30.0
 
 
-class Congestion:
-    """`declared`: the share is of declared limits and never above 1; else it is in requests per second, infinite until the first cut."""
+@dataclass
+class _Window:
+    """What was admitted since `start_ns`, and what of it got a 429."""
 
-    def __init__(self, *, declared: bool, now_ns: int) -> None:
-        self._ceiling = 1.0 if declared else math.inf
+    start_ns: int
+    requests: int = 0
+    tokens: int = 0
+    hits: int = 0
+    passed: bool = False
+    burst: bool = False
+
+
+class Congestion:
+    """Rates are declared ones per second, or None. Without any, the share is in requests per second, and infinite until the first cut."""
+
+    def __init__(self, request_rate: float | None, token_rate: float | None, now_ns: int) -> None:
+        self._ceiling = math.inf if request_rate is None and token_rate is None else 1.0
+        self._request_rate = 1.0 if request_rate is None and token_rate is None else request_rate or math.inf
+        self._token_rate = token_rate or math.inf
         self._failed_at = self._ceiling
         self._depth = 0.0
-        self._cut_ns = self._grows_ns = self._window_ns = now_ns
+        self._counts_ns = self._grows_ns = now_ns
         self._recovery_s = RECOVERY_S
         self._trouble_ns = 0
         self._shut_s = 0.0
-        self._forget(now_ns)
+        self._before, self._window = _Window(now_ns), _Window(now_ns)
 
     def share(self, now_ns: int) -> float:
         """The share of the limits to use now; infinite means that nothing is known."""
@@ -47,17 +64,22 @@ class Congestion:
             return self._ceiling
         return share
 
-    def admitted(self, amount: float, now_ns: int) -> None:
-        """A request goes out that takes `amount` seconds of the declared rate (undeclared: 1)."""
-        if now_ns - self._window_ns > WINDOW_NS and self._requests >= WINDOW_REQUESTS:
-            self._forget(now_ns)
-        self._requests += 1
-        self._amount += amount
+    def admitted(self, tokens: int, now_ns: int) -> None:
+        """A request goes out that may use so many tokens."""
+        if now_ns - self._window.start_ns > WINDOW_NS and self._window.requests >= WINDOW_REQUESTS:
+            self._before, self._window = self._window, _Window(now_ns)
+        self._window.requests += 1
+        self._window.tokens += tokens
+
+    def settled(self, admitted_ns: int, tokens: int) -> None:
+        """The request admitted then used so many tokens more than it might have (less, if negative)."""
+        if admitted_ns >= self._before.start_ns:
+            self._window.tokens += tokens
 
     def passed(self, admitted_ns: int) -> None:
         """The server took the request that was admitted then."""
-        if admitted_ns >= self._cut_ns:
-            self._passed += 1
+        if admitted_ns >= self._counts_ns:
+            self._window.passed = True
             self._shut_s = 0.0
 
     def troubled(self, now_ns: int) -> None:
@@ -67,47 +89,44 @@ class Congestion:
 
     def throttled(self, admitted_ns: int, now_ns: int, *, burst: bool) -> float:
         """The request admitted then got a 429. Returns the seconds for which the door should stay shut, mostly 0."""
-        if admitted_ns < self._cut_ns:
+        if admitted_ns < self._counts_ns:
             return 0.0
-        self._hits += 1
-        self._burst |= burst
-        if self._hits < HITS or self._hits < HIT_SHARE * self._requests:
+        window = self._window
+        window.hits += 1
+        window.burst |= burst
+        if window.hits < HITS or window.hits < HIT_SHARE * window.requests:
             return 0.0
-        if self._passed or not self._shut_s:
+        # A 429 comes fast and an answer slowly: what is still on its way may have got through.
+        shut = not window.passed and window.hits >= window.requests / 2
+        if not (shut and self._shut_s):
             self._cut(now_ns)
-        if not self._passed:
-            self._shut_s = min(MAX_SHUT_S, 2 * self._shut_s or 1.0)
-        shut = 0.0 if self._passed else self._shut_s
-        self._cut_ns = self._grows_ns = now_ns
-        self._forget(now_ns)
-        return shut
-
-    def used(self, now_ns: int) -> float:
-        """The share that this window's requests took, at most what was allowed."""
-        seconds = max(1.0, (now_ns - self._window_ns) / 1e9)
-        return min(self.share(now_ns), self._amount / seconds)
+        self._shut_s = min(MAX_SHUT_S, 2 * self._shut_s or 1.0) if shut else 0.0
+        self._counts_ns = now_ns + EPISODE_NS
+        self._grows_ns = now_ns
+        self._before, self._window = _Window(now_ns), _Window(now_ns)
+        return self._shut_s
 
     def pace(self, now_ns: int) -> None:
-        """Let the requests that wait come back at the pace known so far, not all at once."""
+        """Let those who wait come back at the pace known so far, not all at once."""
         if math.isinf(self.share(now_ns)):
-            self._set(self.used(now_ns), 1.0, now_ns)
+            self._set(self._used(now_ns), 1.0, now_ns)
+
+    def _used(self, now_ns: int) -> float:
+        """The share that the requests of this window and the one before took, at most what was allowed."""
+        seconds = max(1.0, (now_ns - self._before.start_ns) / 1e9)
+        requests = self._before.requests + self._window.requests
+        tokens = self._before.tokens + self._window.tokens
+        return min(self.share(now_ns), max(requests / self._request_rate, tokens / self._token_rate) / seconds)
 
     def _cut(self, now_ns: int) -> None:
-        keep = KEEP
-        if self._burst:
-            keep = KEEP_BURST
-            self._recovery_s = min(MAX_RECOVERY_S, 2 * self._recovery_s)
-        if self._passed:
-            keep *= max(0.25, self._passed / (self._passed + self._hits))
-        self._set(self.used(now_ns), keep, now_ns)
+        window, used = self._window, self._used(now_ns)
+        again = used > self._failed_at / 2 and not math.isinf(self._failed_at)
+        slower = again or window.burst
+        self._recovery_s = min(MAX_RECOVERY_S, 2 * self._recovery_s) if slower else RECOVERY_S
+        keep = KEEP_BURST if window.burst else KEEP
+        self._set(used, keep * max(0.25, 1 - window.hits / max(1, window.requests)), now_ns)
 
     def _set(self, failed_at: float, keep: float, now_ns: int) -> None:
         self._failed_at = max(failed_at, FLOOR)
         self._depth = max(1 - keep, 0.05)
         self._grows_ns = now_ns
-
-    def _forget(self, now_ns: int) -> None:
-        self._window_ns = now_ns
-        self._requests = self._hits = self._passed = 0
-        self._amount = 0.0
-        self._burst = False

@@ -46,12 +46,14 @@ class Limiter:
 
     def __init__(self, limits: Limits, clock: Clock = SYSTEM_CLOCK) -> None:
         now = clock.now_ns()
-        declared = limits.rpm is not None or limits.tpm is not None
+        request_rate = limits.rpm / 60 * MARGIN if limits.rpm is not None else None
+        token_rate = limits.tpm / 60 * MARGIN if limits.tpm is not None else None
         self.slots = limits.concurrency
         self._clock = clock
-        self._requests = _Bucket(limits.rpm / 60 * MARGIN, now) if limits.rpm is not None else None if declared else _Bucket(1.0, now)
-        self._tokens = _Bucket(limits.tpm / 60 * MARGIN, now) if limits.tpm is not None else None
-        self._congestion = Congestion(declared=declared, now_ns=now)
+        self._congestion = Congestion(request_rate, token_rate, now)
+        self._tokens = _Bucket(token_rate, now) if token_rate is not None else None
+        # Without any declared rate, one request a second is the unit of the learned one.
+        self._requests = None if self._tokens is not None and request_rate is None else _Bucket(request_rate or 1.0, now)
         self._breaker = Breaker()
         self._queue: deque[Permit] = deque()
         self._paced: deque[Permit] = deque()
@@ -98,13 +100,15 @@ class Limiter:
         return permit
 
     def release(self, permit: Permit, error: RequestError | EndpointError | None = None, used: int | None = None) -> None:
-        """The request has ended, with `error` or an answer; `used` tokens in all, None if unknown: then the estimate stands."""
+        """The request has ended, with `error` or an answer; `used` tokens in all, None if unknown: then the estimate stands.
+
+        It stands after a 429, too: giving it back would send the next request into the same wall at once.
+        """
         now = self._clock.now_ns()
         self._busy -= 1
-        if isinstance(error, RateLimitedError):
-            used = 0 if used is None else used
         if self._tokens is not None and used is not None:
-            self._tokens.level += permit.tokens - used
+            self._tokens.refund(permit.tokens - used, self._congestion.share(now), now)
+            self._congestion.settled(permit.admitted_ns, used - permit.tokens)
         self._learn(permit, error, now)
         self._pump(now)
 
@@ -169,14 +173,11 @@ class Limiter:
             self._tokens.settle()
 
     def _admit(self, permit: Permit, now: int) -> None:
-        cost_s = 0.0
         if self._requests is not None:
             self._requests.level -= 1
-            cost_s = 1 / self._requests.rate
         if self._tokens is not None:
             self._tokens.level -= permit.tokens
-            cost_s = max(cost_s, permit.tokens / self._tokens.rate)
-        self._congestion.admitted(cost_s, now)
+        self._congestion.admitted(permit.tokens, now)
         self._breaker.sent()
         permit.probe = self._breaker.probing
         permit.admitted_ns = now
@@ -227,11 +228,11 @@ class Limiter:
 class _Bucket:
     """Fills at `rate` × share a second, up to the next request and a little slack; may owe."""
 
-    __slots__ = ("_stamp_ns", "level", "rate")
+    __slots__ = ("_full", "_stamp_ns", "level", "rate")
 
     def __init__(self, rate: float, now_ns: int) -> None:
         self.rate = rate
-        self.level = 0.0
+        self.level = self._full = 0.0
         self._stamp_ns = now_ns
 
     def ready_in(self, amount: float, share: float, now_ns: int) -> float:
@@ -240,12 +241,21 @@ class _Bucket:
             self._stamp_ns, self.level = now_ns, 0.0
             return 0.0
         rate = self.rate * share
-        full = max(self.level, amount + rate * SLACK_S)
-        self.level = min(full, self.level + (now_ns - self._stamp_ns) / 1e9 * rate)
-        self._stamp_ns = now_ns
+        self._full = amount + rate * SLACK_S
+        self._fill(rate, now_ns)
         missing = amount - self.level
         return missing / rate if missing > 1e-9 else 0.0
+
+    def refund(self, amount: float, share: float, now_ns: int) -> None:
+        """Give back what a request did not use; take what it used beyond its reservation."""
+        self._fill(self.rate * share, now_ns)
+        self.level += amount
 
     def settle(self) -> None:
         """Nobody waits: what came back and was not wanted is gone, so that it cannot become a burst later."""
         self.level = min(self.level, self.rate * SLACK_S)
+
+    def _fill(self, rate: float, now_ns: int) -> None:
+        if self.level < self._full:
+            self.level = min(self._full, self.level + (now_ns - self._stamp_ns) / 1e9 * rate)
+        self._stamp_ns = now_ns

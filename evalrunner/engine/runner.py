@@ -26,7 +26,7 @@ from evalrunner.engine.rows import NO_SCORES, Open
 from evalrunner.engine.tally import Tally
 from evalrunner.errors import BadOutputError, EndpointError, RequestError, RunError
 from evalrunner.plugins import Client
-from evalrunner.records import ANSWERED, Completion, Model, Outcome, Record, Request, Score
+from evalrunner.records import ANSWERED, Completion, Model, Outcome, Record, Request, Score, Usage
 
 T = TypeVar("T")
 Add = Callable[[Record], Awaitable[None]]
@@ -109,23 +109,27 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
 
 
 class _Door:
-    """Whether an account, or a model of it, can be used. Shut while one probe finds out; locked for good by its error."""
+    """Whether an account, or a model of it, can be used. Shut while `prober`, the first request that was refused, asks again; locked for good by `error`."""
 
     def __init__(self, name: str, lanes: Sequence[_Lane]) -> None:
         self.name = name
         self.lanes = lanes
         self.error: Exception | None = None
+        self.prober: Open | None = None
         self.verdict: asyncio.Future[None] | None = None
 
-    def shut(self) -> None:
-        self.verdict = asyncio.get_running_loop().create_future()
-        for limiter in {lane.limiter for lane in self.lanes}:
-            limiter.hold()
+    def refused(self, opened: Open) -> None:
+        if self.prober is None and self.error is None:
+            self.prober = opened
+            self.verdict = asyncio.get_running_loop().create_future()
+            for limiter in {lane.limiter for lane in self.lanes}:
+                limiter.hold()
 
     def open(self) -> None:
+        """The prober is done; what waits goes on, or has been released by `error`."""
         if self.verdict is not None:
             self.verdict.set_result(None)
-            self.verdict = None
+            self.verdict = self.prober = None
             for limiter in {lane.limiter for lane in self.lanes}:
                 limiter.resume()
 
@@ -214,22 +218,24 @@ class _Run:
             probe = None
             if isinstance(result, Completion):
                 return result
+            if lane.limiter.dark_s() > self.policy.max_elapsed_s:
+                self._lock(lane.doors["model"], result)
+                continue
             step = decision(result, opened.tries, self.policy, self.rng)
             if isinstance(step, GiveUp):
                 return result
             if isinstance(step, Halt):
                 door = lane.doors[step.scope]
+                if door.prober is opened and not self._over(lane):
+                    probe = door
+                    continue
+                if door.prober is opened:
+                    door.open()
+                    return None
                 if door.verdict is not None:
                     await door.verdict
-                elif door.error is None:
-                    probe = door
                 if door.error is not None or opened.tries.backoff >= self.policy.max_attempts:
                     return result
-                if probe:
-                    probe.shut()
-                continue
-            if lane.limiter.dark_s() > self.policy.max_elapsed_s:
-                self._lock(lane.doors["model"], result)
                 continue
             budgeted = lane.budget.spend(self.clock.now_ns() / 1e9) if step.uses_attempt else 0.0
             self.tally.retrying += 1
@@ -275,14 +281,15 @@ class _Run:
         usage = result.usage
         if usage is not None:
             lane.forecast.learn(opened.request, usage)
-        used = usage.prompt_tokens + usage.completion_tokens if usage and usage.prompt_tokens is not None and usage.completion_tokens is not None else None
         if isinstance(result, Completion):
-            lane.limiter.release(permit, used=used)
+            lane.limiter.release(permit, used=_tokens(usage))
             lane.budget.earn()
             attempt = opened.answered(result)
         else:
             ended_ns = self.clock.now_ns()
-            lane.limiter.release(permit, result, used)
+            if isinstance(result, EndpointError):
+                lane.doors[result.scope].refused(opened)
+            lane.limiter.release(permit, result, _tokens(usage))
             attempt = opened.failed(result, started_ns, ended_ns)
             if (parked_ns := lane.limiter.parked_until_ns) > ended_ns:
                 self.tally.parked[lane.model.name] = self.clock.wall_us(parked_ns)
@@ -348,6 +355,12 @@ def _lanes(lanes: Sequence[Lane]) -> list[_Lane]:
             lane.doors = {"account": door, "model": _Door(f"{account}/{lane.model.name}", [lane])}
         found += running
     return found
+
+
+def _tokens(usage: Usage | None) -> int | None:
+    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
