@@ -34,8 +34,8 @@ class Answering:
         if fault.kind == "slow":
             await asyncio.sleep(fault.delay_ms / 1000)
         elif fault.kind == "hang":
-            while request.transport is not None and not request.transport.is_closing():
-                await asyncio.sleep(0.05)  # noqa: ASYNC110 - a client that leaves sets no event
+            while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - a client that leaves sets no event
+                await asyncio.sleep(0.05)
             return web.Response()
         elif fault.kind == "disconnect" and fault.after is None:
             _reset(request)

@@ -6,7 +6,6 @@ async with serve(SimulatorSettings()) as base:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -26,7 +25,9 @@ from evalrunner.simulator.faults import Fault, Script, Subject
 from evalrunner.simulator.files import FileRoom
 from evalrunner.simulator.limits import Limiter
 from evalrunner.simulator.media import media_tokens
-from evalrunner.simulator.settings import SimulatorSettings
+from evalrunner.simulator.settings import SimulatorSettings, parse_settings
+
+__all__ = ["SimulatorSettings", "parse_settings", "serve"]
 
 COMPATIBLE, NATIVE = "/compatible-mode/v1", "/api/v1"
 _AIGC = f"{NATIVE}/services/aigc"
@@ -237,7 +238,3 @@ def _listed(model: str) -> dict[str, Any]:
 
 def _json(body: Any) -> web.Response:
     return web.Response(body=json.encode(body), content_type="application/json")
-
-
-async def _forever() -> None:
-    await asyncio.Event().wait()

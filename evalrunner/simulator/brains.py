@@ -137,6 +137,8 @@ def _first(value: Any) -> Any:
 
 def wrong_text(right: str, prompt: str, draw: int, others: Sequence[str] = ()) -> str:
     """A plausible wrong answer: another option's letter, a number that is a little off, the opposite, a JSON object with one wrong field, another answer."""
+    if right[:1] in "{[":
+        return _wrong_json(right, draw)
     if letter := _LETTER.fullmatch(right):
         options = sorted({*re.findall(r"(?:^|[\s(])([A-H])[).:、．]", prompt), "A", "B", "C", "D"} - {letter[1]})
         return right.replace(letter[1], options[draw % len(options)])
@@ -144,15 +146,15 @@ def wrong_text(right: str, prompt: str, draw: int, others: Sequence[str] = ()) -
         return _wrong_number(right, draw)
     if opposite := _OPPOSITES.get(right.lower()):
         return opposite.capitalize() if right[:1].isupper() else opposite
-    if right[:1] in "{[":
-        try:
-            return json.encode(wrong_value(json.decode(right), draw)).decode()
-        except DecodeError:
-            pass
     alike = [other for other in others if other != right and not _NUMBER.fullmatch(other) and not _LETTER.fullmatch(other) and other[:1] not in "{["]
-    if alike:
-        return alike[draw % len(alike)]
-    return "I am not sure." if right.isascii() else "我不确定。"
+    return alike[draw % len(alike)] if alike else "I am not sure." if right.isascii() else "我不确定。"
+
+
+def _wrong_json(right: str, draw: int) -> str:
+    try:
+        return json.encode(wrong_value(json.decode(right), draw)).decode()
+    except DecodeError:
+        return right[: len(right) // 2]
 
 
 def wrong_value(value: Any, draw: int) -> Any:
@@ -161,16 +163,14 @@ def wrong_value(value: Any, draw: int) -> Any:
         return not value
     if isinstance(value, int | float):
         return value + (1, -1, 2, 10)[draw % 4]
-    if isinstance(value, str):
-        return wrong_text(value, "", draw) if _NUMBER.fullmatch(value) or value.lower() in _OPPOSITES else (value[: len(value) // 2] or "unknown")
-    if isinstance(value, list):
-        return [*value[:-1], wrong_value(value[-1], draw)] if value else ["unknown"]
-    if isinstance(value, dict):
-        if not value:
-            return {"unknown": True}
+    if isinstance(value, list) and value:
+        return [*value[:-1], wrong_value(value[-1], draw)]
+    if isinstance(value, dict) and value:
         name = sorted(value)[draw % len(value)]
         return {**value, name: wrong_value(value[name], draw // 7)}
-    return "unknown"
+    if isinstance(value, str) and (_NUMBER.fullmatch(value) or value.lower() in _OPPOSITES):
+        return wrong_text(value, "", draw)
+    return value[: len(value) // 2] or "unknown" if isinstance(value, str) else "unknown"
 
 
 def _wrong_number(right: str, draw: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from evalrunner.simulator.limits import Limit
 BRAINS = ("auto", "arithmetic", "lookup", "echo", "tool_caller")
 _QUESTION = ("question", "Question", "input", "prompt", "text")
 _ANSWER = ("answer", "target", "golden", "expected", "label", "Best Answer")
+
+_CLIENT_OPTIONS = {"transport", "headers", "terminal"}  # what every provider's options may hold is the client's business
 
 _S = TypeVar("_S", bound=Struct)
 
@@ -43,7 +45,8 @@ class SimulatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Everything a simulator is told; every field is an option of the same name.
 
     `accuracy`, `latency`, `limits` are by model, `*` stands for all others; one value alone stands for all. `limits: false` switches limits off; models
-    without a line have the catalogue's. `answers` are (question, answer) pairs for the lookup and tool-caller brains. `brain` may be the base URL of an
+    without a line have the catalogue's. `answers` are (question, answer) pairs for the lookup and tool-caller brains; `brain: {lookup: answers}` says
+    both at once. `brain` may be the base URL of an
     OpenAI-compatible server that answers instead. `models`: ids to accept beside the catalogue's and those named elsewhere here. `blocked`: words that
     moderation refuses. `cache`: implicit context cache, the one thing that makes usage depend on what came before. `clock_scale` multiplies every delay.
     """
@@ -78,20 +81,13 @@ def parse_settings(options: Mapping[str, Any], base: Path = Path()) -> Simulator
 
     Raises `ValueError` whose message names the option and, where one is near, the name that was meant.
     """
-    _known(options, SimulatorSettings, "")
-    read = dict(options)
-    for name, kind in (("latency", Latency), ("limits", Limit)):
-        if isinstance(given := read.get(name), Mapping):
-            read[name] = {model: _struct(one, kind, f"{name}.{model}") for model, one in _by_model(given, kind).items()}
-    if read.get("limits") is False:
-        read["limits"] = None
-    if isinstance(read.get("accuracy"), int | float):
-        read["accuracy"] = {"*": read["accuracy"]}
-    for name, part in (("faults", Fault), ("effects", Effect)):
-        if isinstance(given := read.get(name), list | tuple):
-            read[name] = tuple(_struct(one, part, f"{name}[{number}]") for number, one in enumerate(given))
-    if "correlation" in read:
-        read["correlation"] = _struct(read["correlation"], Correlation, "correlation")
+    read = {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}
+    _known(read, SimulatorSettings, "")
+    if isinstance(brain := read.get("brain"), Mapping) and len(brain) == 1 and "answers" not in read:
+        read["brain"], read["answers"] = next(iter(brain.items()))
+    for name, reader in _READERS.items():
+        if name in read:
+            read[name] = reader(read[name])
     if "answers" in read:
         read["answers"] = tuple(_answers(read["answers"], base))
     try:
@@ -117,9 +113,27 @@ def _check(settings: SimulatorSettings) -> None:
             raise ValueError(f"{name}: {getattr(settings, name)} is too small")
 
 
-def _by_model(given: Mapping[str, Any], kind: type[Struct]) -> Mapping[str, Any]:
-    """`{ttft_ms: 50}` means `{"*": {ttft_ms: 50}}`."""
-    return given if given and all(isinstance(one, Mapping | kind) for one in given.values()) else {"*": given}
+def _by_model(kind: type[Struct], name: str, alone: str) -> Callable[[Any], Any]:
+    """`{ttft_ms: 50}` means `{"*": {ttft_ms: 50}}`, and so does 50 for the field `alone`; False is None."""
+
+    def read(given: Any) -> Any:
+        if given is False:
+            return None
+        if isinstance(given, int | float):
+            given = {alone: given}
+        if not isinstance(given, Mapping):
+            return given
+        models = given if given and all(isinstance(one, Mapping | kind) for one in given.values()) else {"*": given}
+        return {model: _struct(one, kind, f"{name}.{model}") for model, one in models.items()}
+
+    return read
+
+
+def _listed(kind: type[Struct], name: str) -> Callable[[Any], Any]:
+    def read(given: Any) -> Any:
+        return tuple(_struct(one, kind, f"{name}[{number}]") for number, one in enumerate(given)) if isinstance(given, list | tuple) else given
+
+    return read
 
 
 def _struct(given: Any, kind: type[_S], where: str) -> _S:
@@ -149,6 +163,16 @@ def _said(error: ValidationError, where: str) -> str:
     what, _, path = str(error).partition(" - at `$")
     name = f"{where}{path.rstrip('`')}".lstrip(".")
     return f"{name}: {what[0].lower()}{what[1:]}"
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "accuracy": lambda given: {"*": given} if isinstance(given, int | float) else given,
+    "latency": _by_model(Latency, "latency", "ttft_ms"),
+    "limits": _by_model(Limit, "limits", "rpm"),
+    "faults": _listed(Fault, "faults"),
+    "effects": _listed(Effect, "effects"),
+    "correlation": lambda given: _struct(given, Correlation, "correlation"),
+}
 
 
 def _answers(given: Any, base: Path) -> Iterator[tuple[str, Any]]:
@@ -182,15 +206,15 @@ def _column(row: Any, name: str | None, usual: tuple[str, ...], what: str, where
 
 
 def _rows(path: Path) -> list[Any]:
+    if path.suffix not in {".jsonl", ".json", ".csv", ".tsv"}:
+        raise ValueError(f"answers: {path} is none of .jsonl, .json, .csv, .tsv")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            return [json.decode(line) for line in text.splitlines() if line.strip()]
+            return [json.decode(line) for line in text.split("\n") if line.strip()]
         if path.suffix == ".json":
             found = json.decode(text)
             return found if isinstance(found, list) else [found]
-        if path.suffix in {".csv", ".tsv"}:
-            return list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
+        return list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
     except (OSError, UnicodeDecodeError, DecodeError) as error:
         raise ValueError(f"answers: {path} cannot be read: {error}") from None
-    raise ValueError(f"answers: {path} is none of .jsonl, .json, .csv, .tsv")

@@ -64,18 +64,17 @@ def fill(schema: Mapping[str, Any], prompt: str) -> Any:
 def _fill(schema: Mapping[str, Any], prompt: str, numbers: list[str], names: list[str]) -> Any:
     if options := schema.get("enum"):
         return next((option for option in options if str(option).lower() in prompt.lower()), options[0])
-    match schema.get("type"):
-        case "integer":
-            return int(float(numbers.pop(0))) if numbers else 1
-        case "number" | "float":
-            return float(numbers.pop(0)) if numbers else 1.0
-        case "boolean":
-            return True
-        case "array":
-            return [_fill(schema.get("items") or {}, prompt, numbers, names)]
-        case "object" | "dict" | None if "properties" in schema or schema.get("type") is not None:
-            properties = schema.get("properties") or {}
-            return {name: _fill(properties[name], prompt, numbers, names) for name in schema.get("required") or properties if name in properties}
+    kind = schema.get("type")
+    if kind in {"integer", "number", "float"}:
+        number = float(numbers.pop(0)) if numbers else 1.0
+        return int(number) if kind == "integer" else number
+    if kind == "boolean":
+        return True
+    if kind == "array":
+        return [_fill(schema.get("items") or {}, prompt, numbers, names)]
+    if kind in {"object", "dict"} or "properties" in schema:
+        properties = schema.get("properties") or {}
+        return {name: _fill(properties[name], prompt, numbers, names) for name in schema.get("required") or properties if name in properties}
     return names.pop(0) if names else prompt[:40]
 
 

@@ -1,4 +1,4 @@
-"""What the service refuses, in its words and its order: schema, parameters, order of messages, media, length. 
+"""What the service refuses, in its words and its order: schema, parameters, order of messages, media, length.
 
 Key and model come before, moderation and rates after.
 """
@@ -40,30 +40,21 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_schema(body: Mapping[str, Any], messages: Any) -> None:
-    """The shape of the body, as the gateway's JSON schema says it."""
-    if not isinstance(messages, list):
-        raise Refusal("invalid_request_error", "'messages' is a required property" if messages is None else _not_of_type(messages, "array", "messages"))
+def check_schema(params: Mapping[str, Any], messages: Any) -> None:
+    """The shape of a body, as the gateway's JSON schema says it."""
+    if messages is None:
+        raise Refusal("invalid_request_error", "'messages' is a required property")
+    _check_type(messages, _ARRAY, "messages")
     if not messages:
         raise Refusal("invalid_request_error", "[] is too short - 'messages'")
     for number, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise Refusal("invalid_request_error", _not_of_type(message, "object", f"messages.{number}"))
-        if message.get("role") not in ROLES:
-            raise Refusal("invalid_request_error", f"{message.get('role')!r} is not one of {list(ROLES)} - 'messages.{number}.role'")
-        content = message.get("content")
-        if content is None and not message.get("tool_calls"):
-            raise Refusal("invalid_parameter_error", "The content field is a required field.")
-        if not isinstance(content, str | list | None):
-            raise Refusal("invalid_request_error", _not_of_type(content, "string", f"messages.{number}.content"))
-    for name, value in body.items():
-        if (wanted := _TYPES.get(name)) and value is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not _BOOLEAN)):
-            raise Refusal("invalid_request_error", _not_of_type(value, _TYPE_NAMES[wanted], name))
-    seed = body.get("seed")
+        _check_message(message, f"messages.{number}")
+    for name, value in params.items():
+        if value is not None and (wanted := _TYPES.get(name)):
+            _check_type(value, wanted, name)
+    seed = params.get("seed")
     if seed is not None and not 0 <= seed < 2**63:
-        raise Refusal(
-            "invalid_value", f"{seed} is lesser than the minimum of 0 - 'seed'" if seed < 0 else f"{seed} is greater than the maximum - 'seed'", status=400
-        )
+        raise Refusal("invalid_value", f"{seed} is lesser than the minimum of 0 - 'seed'" if seed < 0 else f"{seed} is too large - 'seed'", status=400)
 
 
 def check_params(call: Call, *, seed_compat: bool) -> None:
@@ -89,21 +80,7 @@ def check_messages(call: Call, *, seed_compat: bool) -> None:
     messages = call.messages
     if not any(message["role"] == "user" for message in messages):
         raise engine_refusal("The input messages do not contain elements with the role of user.")
-    open_ids: list[str] = []
-    for number, message in enumerate(messages):
-        if message["role"] == "tool":
-            if message.get("tool_call_id") not in open_ids:
-                raise engine_refusal('messages with role "tool" must be a response to a preceeding message with "tool_calls".')
-            open_ids.remove(str(message["tool_call_id"]))
-        elif open_ids:
-            raise engine_refusal(_unanswered(number))
-        else:
-            open_ids = [str(one.get("id")) for one in message.get("tool_calls") or ()]
-    if open_ids:
-        raise engine_refusal(_unanswered(len(messages)))
-    last = messages[-1]
-    if last["role"] not in {"user", "tool"} and not last.get("partial"):
-        raise Refusal("internal_error", "list index out of range")
+    _check_order(messages)
     for message in messages:
         if not call.facts.inputs and isinstance(message.get("content"), list):
             raise engine_refusal("input content must be a string.")
@@ -120,6 +97,44 @@ def check_length(call: Call) -> None:
 def said(call: Call) -> list[str]:
     """Every text of the conversation, for moderation."""
     return [text for message in call.messages for text in texts(message)]
+
+
+def _check_message(message: Any, where: str) -> None:
+    _check_type(message, _OBJECT, where)
+    if message.get("role") not in ROLES:
+        raise Refusal("invalid_request_error", f"{message.get('role')!r} is not one of {list(ROLES)} - '{where}.role'")
+    content = message.get("content")
+    if content is None and not message.get("tool_calls"):
+        raise Refusal("invalid_parameter_error", "The content field is a required field.")
+    if content is not None and not isinstance(content, str | list):
+        _check_type(content, _STRING, f"{where}.content")
+    if message.get("tool_calls"):
+        _check_type(message["tool_calls"], _ARRAY, f"{where}.tool_calls")
+        for number, one in enumerate(message["tool_calls"]):
+            _check_type(one, _OBJECT, f"{where}.tool_calls.{number}")
+
+
+def _check_type(value: Any, wanted: _Kinds, where: str) -> None:
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not _BOOLEAN):
+        raise Refusal("invalid_request_error", f"{value!r} is not of type {_TYPE_NAMES[wanted]!r} - {where!r}")
+
+
+def _check_order(messages: list[dict[str, Any]]) -> None:
+    open_ids: list[str] = []
+    for number, message in enumerate(messages):
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in open_ids:
+                raise engine_refusal('messages with role "tool" must be a response to a preceeding message with "tool_calls".')
+            open_ids.remove(str(message["tool_call_id"]))
+        elif open_ids:
+            raise engine_refusal(_unanswered(number))
+        else:
+            open_ids = [str(one.get("id")) for one in message.get("tool_calls") or ()]
+    if open_ids:
+        raise engine_refusal(_unanswered(len(messages)))
+    last = messages[-1]
+    if last["role"] not in {"user", "tool"} and not last.get("partial"):
+        raise Refusal("internal_error", "list index out of range")
 
 
 def _check_stream(call: Call) -> None:
@@ -150,30 +165,35 @@ def _check_thinking(call: Call) -> None:
 
 
 def _check_tools(call: Call) -> None:
-    for number, tool in enumerate(call.params.get("tools") or ()):
+    tools = call.params.get("tools") or ()
+    for number, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str):
             raise Refusal("invalid_request_error", f"'name' is a required property - 'tools.{number}.function'")
-        if function["name"] == "search":
+        if name == "search":
             raise engine_refusal("Tool names are not allowed to be [search]")
-        if not _TOOL_NAME.fullmatch(function["name"]):
-            raise Refusal("invalid_request_error", f"{function['name']!r} does not match '^[a-zA-Z0-9_-]{{1,64}}$' - 'tools.{number}.function.name'")
-    choice = call.params.get("tool_choice")
-    if isinstance(choice, str) and choice not in {"auto", "none"}:
+        if not _TOOL_NAME.fullmatch(name):
+            raise Refusal("invalid_request_error", f"{name!r} does not match '^[a-zA-Z0-9_-]{{1,64}}$' - 'tools.{number}.function.name'")
+    if tools and (call.params.get("n") or 1) > 1:
+        raise engine_refusal("The n parameter must be 1 when tools are used")
+    if tools and call.plain:
+        raise engine_refusal('The result_format parameter must be "message" when tools are used')
+    if tools and (call.facts.inputs == {"audio"} or call.model.startswith(("qwen-long", "qwen-math"))):
+        raise engine_refusal("The tool call is not supported.")
+    _check_choice(call.params.get("tool_choice"), [tool["function"]["name"] for tool in tools], thinking=call.thinking)
+
+
+def _check_choice(choice: Any, names: list[str], *, thinking: bool) -> None:
+    if choice is None or choice in ("auto", "none"):
+        return
+    if not isinstance(choice, dict):
         raise engine_refusal('tool_choice is one of the strings that should be ["none","auto"]')
-    if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-        if name not in [tool["function"]["name"] for tool in call.params.get("tools") or ()]:
-            raise engine_refusal(f"tool_choice names {name!r}, which is not among the tools")
-        if call.thinking:
-            raise engine_refusal("The tool_choice parameter does not support being set to an object in thinking mode")
-    if call.params.get("tools"):
-        if (call.params.get("n") or 1) > 1:
-            raise engine_refusal("The n parameter must be 1 when tools are used")
-        if call.plain:
-            raise engine_refusal('The result_format parameter must be "message" when tools are used')
-        if call.facts.inputs == {"audio"} or call.model.startswith(("qwen-long", "qwen-math")):
-            raise engine_refusal("The tool call is not supported.")
+    function = choice.get("function")
+    if not isinstance(function, dict) or function.get("name") not in names:
+        raise engine_refusal("tool_choice names a function that is not among the tools")
+    if thinking:
+        raise engine_refusal("The tool_choice parameter does not support being set to an object in thinking mode")
 
 
 def _check_format(call: Call) -> None:
@@ -189,7 +209,3 @@ def _unanswered(number: int) -> str:
         'An assistant message with "tool_calls" must be followed by tool messages responding to each "tool_call_id". '
         f"The following tool_call_ids did not have response messages: message[{number}].role"
     )
-
-
-def _not_of_type(value: Any, wanted: str, where: str) -> str:
-    return f"{value!r} is not of type {wanted!r} - {where!r}"
