@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from evalrunner.store.files import Files
 from evalrunner.store.journal import segments
 from evalrunner.store.manifest import Manifest, Part, save
 from evalrunner.store.redact import Redactor
+
+_MERGED_BYTES = 64 << 20
 
 
 class Ledger:
@@ -53,14 +56,17 @@ class Ledger:
         return f"results/part-{number:05}.parquet"
 
     def merge(self, rows: int, limit: int) -> None:
-        """Make one part of those with fewer than `rows`, up to `limit` together."""
+        """Make one part of those with fewer than `rows`, up to `limit` rows and 64 MB together, so that it fits into memory."""
         for table in parts.TABLES:
             group: list[Part] = []
+            held = 0
             for part in [part for part in self.manifest.parts if part.table == table and part.rows < rows]:
-                if sum(other.rows for other in group) + part.rows > limit:
+                size = (self.run / part.file).stat().st_size
+                if sum(other.rows for other in group) + part.rows > limit or held + size > _MERGED_BYTES:
                     self._merge(group, rows)
-                    group = []
+                    group, held = [], 0
                 group.append(part)
+                held += size
             self._merge(group, rows)
 
     def update(self, **changes: Any) -> None:
@@ -109,8 +115,8 @@ class Ledger:
         """Move (or copy) a file into `damaged/`; returns where it is now, relative to the run."""
         place = self.run / "damaged"
         self._files.make_directory(place)
-        names = (f"{path.name}.{number}" if number else path.name for number in range(1000))
-        target = next(place / name for name in names if not (place / name).exists())
+        name = f"{path.parent.name}-{path.name}"
+        target = next(target for number in count() if not (target := place / (f"{name}.{number}" if number else name)).exists())
         if copy:
             self._files.write_file(target, path.read_bytes())
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -29,8 +30,9 @@ def take(run: Path, files: Files, since: str) -> int:
     except OSError as error:
         os.close(fd)
         raise StoreError(f"{run}: this file system cannot lock files ({error.strerror}), so two runs could mix; choose a local directory with --out") from error
-    os.ftruncate(fd, 0)
-    os.write(fd, msgspec.json.encode({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
+    with suppress(OSError):  # a courtesy to whoever comes second; the lock holds without it
+        os.ftruncate(fd, 0)
+        os.write(fd, msgspec.json.encode({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
     return fd
 
 

@@ -102,7 +102,7 @@ class Opening:
             name=self._plan.name,
             description=about.description,
             started_at=self._settings.now,
-            command=about.command,
+            command=[self._redactor.message(word) for word in about.command],
             git=about.git,
             config={"origin": origin, "hash": hashlib.sha256(text.encode()).hexdigest()},
             plan=self._described(),

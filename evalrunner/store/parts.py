@@ -61,6 +61,7 @@ _ATTEMPTS = pa.schema(
 _MANY_VALUES = {"key", "output", "reasoning", "tool_calls", "response_id", "raw", "scheduled_at", "started_at", "finished_at"}
 # only where someone filters: minimum and maximum of texts would fill the footer
 _FILTERED = {"prompt_set", "prompt", "model", "provider", "outcome", "started_at", "trial"}
+_GROUP_BYTES = 64 << 20
 
 
 def schemas(columns: Columns) -> dict[str, pa.Schema]:
@@ -148,11 +149,11 @@ def parquet(chunks: Iterable[pa.Table], schema: pa.Schema) -> tuple[int, bytes]:
 
 
 def in_groups(chunks: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of at least `rows`, but for the last."""
+    """The same rows in tables of at least `rows` or 64 MB, but for the last."""
     held: list[pa.Table] = []
     for chunk in chunks:
         held.append(chunk)
-        if sum(table.num_rows for table in held) >= rows:
+        if sum(table.num_rows for table in held) >= rows or sum(table.nbytes for table in held) >= _GROUP_BYTES:
             yield pa.concat_tables(held)
             held = []
     if held:

@@ -17,7 +17,7 @@ _CREDENTIALS = (
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s?#\"'<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
     (
         re.compile(
-            r"((?:authorization|(?:[\w-]*api[_-]?key)|x-auth-token|cookie)[\"']?\s*[:=]\s*[bB]?[\"']?(?:(?:bearer|basic|token)\s+)?)[^\s\"',;&#]+",
+            r"""((?:authorization|[\w-]*api[_-]?key|x-auth-token|cookie)(?:["']?\s*[:=]\s*(?:b?["'])?|["'],\s*b?["'])(?:(?:bearer|basic|token)\s+)?)[^\s"',;&#]+""",
             re.IGNORECASE,
         ),
         rf"\1{MASK}",

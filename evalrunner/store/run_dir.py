@@ -9,6 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import msgspec
+import pyarrow as pa
+
 from evalrunner.errors import StoreError
 from evalrunner.records import Plan, Record, Request
 from evalrunner.store import parts
@@ -215,5 +218,8 @@ class RunDir:
             raise
 
     def _watched(self, work: Callable[[], None]) -> None:
-        with disk_errors(self.path):
-            work()
+        try:
+            with disk_errors(self.path):
+                work()
+        except (pa.ArrowException, msgspec.MsgspecError) as error:
+            raise StoreError(f"{self.path}: {self._redactor.message(str(error))}") from error
