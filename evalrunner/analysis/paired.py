@@ -1,0 +1,122 @@
+"""Paired differences, candidate minus baseline: one number per sample on either side, the mean over its trials. Intervals are 95 %."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from evalrunner.analysis.intervals import Z95, Floats, Interval, is_binary
+
+PAIR_UNSEEN = 10.0
+_HALVINGS = 52
+
+Verdict = Literal["better", "not worse", "worse", "inconclusive"]
+
+
+class Difference(NamedTuple):
+    """A mean paired difference; `n` samples, `sd` of their differences (for planning, see `planning_sd`)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    sd: float
+    method: str
+
+
+def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -> Difference:
+    """Difference of two mean scores in 0..1 over the same samples, with Tango's interval.
+
+    With one trial of a 0/1 score it is Tango's own, from the samples gained and lost. Else gains and losses are sums of differences, and n is
+    divided by a design effect D = variance of the differences / (mean |d| - mean² d), which is their variance measured by that of differences of -1,
+    0 and 1; the normal quantile becomes Student's t. Equal differences say nothing about their variance: D = 1. Few samples that mostly score exactly 0
+    or 1 on both sides may not have met a rare flip: D is drawn towards (their share)² / √trials, with the weight of PAIR_UNSEEN samples.
+    """
+    d = candidate - baseline
+    n = d.size
+    if n == 0:
+        return Difference(0.0, -1.0, 1.0, 0, 1.0, "none")
+    gained, lost, sd = float(d[d > 0].sum()), float(-d[d < 0].sum()), planning_sd(d, bounded=True)
+    if trials == 1 and is_binary(baseline) and is_binary(candidate):
+        low, high = tango(gained, lost, n)
+        return Difference(float(d.mean()), low, high, n, sd, "tango")
+    variance, measure = float(d.var(ddof=1)) if n > 1 else 0.0, float(np.abs(d).mean() - d.mean() ** 2)
+    effect = 1.0
+    if variance > 0 and measure > 0:
+        at_ends = float(np.mean(_at_end(baseline) & _at_end(candidate)))
+        raw = variance / measure
+        effect = (n * raw + PAIR_UNSEEN * max(raw, at_ends**2 / np.sqrt(trials))) / (n + PAIR_UNSEEN)
+    low, high = tango(gained / effect, lost / effect, n / effect, float(stats.t.ppf(0.975, max(n - 1, 1))))
+    return Difference(float(d.mean()), low, high, n, sd, "tango, effective n")
+
+
+def _at_end(scores: Floats) -> npt.NDArray[np.bool_]:
+    return (scores <= 1e-9) | (scores >= 1 - 1e-9)
+
+
+def mean_difference(baseline: Floats, candidate: Floats) -> Difference:
+    """Difference of two means of anything (latency, tokens, cost) over the same samples, with Student's t interval.
+
+    The heavy tails of a latency mostly cancel in the pairs; measured, t holds its coverage here where the BCa bootstrap does not (docs/statistics.md).
+    """
+    d = candidate - baseline
+    n = d.size
+    if n < 2:
+        value = float(d.mean()) if n else 0.0
+        return Difference(value, -np.inf, np.inf, n, np.inf, "none")
+    half = float(stats.t.ppf(0.975, n - 1) * d.std(ddof=1) / np.sqrt(n))
+    return Difference(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, n, planning_sd(d, bounded=False), "t")
+
+
+def quantile_difference(baseline: tuple[float, float, float], candidate: tuple[float, float, float]) -> Interval:
+    """Interval of the difference of two percentiles, each given as (value, low, high): MOVER, as if they were independent (with pairs on the safe side).
+
+    low = d - √((v2 - l2)² + (u1 - v1)²), high = d + √((u2 - v2)² + (v1 - l1)²). Source: Zou and Donner 2008, Statistics in Medicine 27:1693.
+    """
+    (v1, l1, u1), (v2, l2, u2) = baseline, candidate
+    d = v2 - v1
+    return Interval(d - float(np.hypot(v2 - l2, u1 - v1)), d + float(np.hypot(u2 - v2, v1 - l1)))
+
+
+def tango(gained: float, lost: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """Score interval of a paired difference of shares: the δ with |gained - lost - nδ| <= z √(n (2q + δ (1 - δ))), q the restricted estimate of the share lost.
+
+    q = (√(B² - 8nC) - B) / 4n with B = (2n - gained + lost) δ - gained - lost, C = -lost δ (1 - δ). Found by bisection. `n` and the counts need
+    not be whole. Source: Tango 1998, Statistics in Medicine 17:891.
+    """
+    return _tango_low(gained, lost, n, z), -_tango_low(lost, gained, n, z)
+
+
+def _tango_low(gained: float, lost: float, n: float, z: float) -> float:
+    low, high = -1.0, 1.0
+    for _ in range(_HALVINGS):
+        at = (low + high) / 2
+        b, c = (2 * n - gained + lost) * at - gained - lost, -lost * at * (1 - at)
+        share = (max(b * b - 8 * n * c, 0.0) ** 0.5 - b) / (4 * n)
+        spread = max(n * (2 * share + at * (1 - at)), 0.0) ** 0.5
+        low, high = (at, high) if gained - lost - n * at > z * spread else (low, at)
+    return (low + high) / 2
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Exact McNemar test: two-sided binomial of the flips against one half. Source: McNemar 1947, Psychometrika 12:153."""
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def verdict(low: float, high: float, margin: float = 0.0) -> Verdict:
+    """What an interval of a difference says, up being good: worse if wholly below -margin, better if wholly above 0, not worse if wholly above -margin."""
+    if high < -margin:
+        return "worse"
+    if low > 0:
+        return "better"
+    return "not worse" if low > -margin else "inconclusive"
+
+
+def planning_sd(differences: Floats, *, bounded: bool) -> float:
+    """Standard deviation of the differences, for planning. Scores get two samples more, one gained and one lost: equal so far is not equal for ever."""
+    if not bounded:
+        return float(differences.std(ddof=1))
+    return float(np.concatenate([differences, [1.0, -1.0]]).std())
