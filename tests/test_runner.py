@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from fake_clock import FakeClock
 from evalrunner import errors
 from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.retry import RetryPolicy
-from evalrunner.engine.runner import Lane, Stop, execute
+from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
 from evalrunner.records import Cell, Completion, Limits, Model, Outcome, Price, PriceTier, Request, Sample, Score, Timing, Usage
@@ -368,6 +369,16 @@ async def test_a_key_that_was_refused_by_mistake_goes_on():
     assert max(len(record.attempts) for record in world.records) == 2
 
 
+async def test_a_probe_that_finds_another_fault_clears_the_account():
+    """The key was doubted, the probe says that only the model is unknown: that model stops, the account goes on."""
+    world = World()
+    world.lane(20, script_of(errors.AuthError("hiccup"), *[errors.UnknownModelError("no such model")] * 9), name="a", limits=Limits(concurrency=1))
+    world.lane(20, name="b")
+    end = await world.run()
+    assert list(end.stopped) == ["acc/a"]
+    assert world.outcomes()["ok"] == 20
+
+
 async def test_stopping_drains_what_is_in_flight_and_sends_nothing_more():
     """Ctrl-C: no send after it; the four on their way become rows; waiting ones are released at once, without a row."""
     world = World()
@@ -525,3 +536,73 @@ async def test_a_patient_policy_is_the_users():
     world.lane(1, lambda *_: errors.ServerError("x"))
     await world.run(policy=RetryPolicy(max_attempts=2))
     assert len(world.records[0].attempts) == 2
+
+
+async def test_scoring_that_breaks_down_keeps_the_answer():
+    """If scoring as a whole fails, the run stops with that error, and the answer that was paid for is a row without scores."""
+    world = World()
+    client = world.lane(100)
+
+    async def score(request, completion):
+        raise RuntimeError("no scorers")
+
+    end = await world.run(score=score)
+    assert isinstance(end.error, RuntimeError)
+    assert len(world.records) == len(client.sent) == 4
+    assert world.outcomes() == {"ok": 4}
+
+
+async def test_a_stop_is_stronger_than_a_doubt_about_the_key():
+    """Ctrl-C while a 401 waits for its probe: the probe is not sent, and nobody waits for it."""
+    world = World()
+
+    def say(request, call, n):
+        world.stop.request("interrupted")
+        return errors.AuthError("bad key")
+
+    client = world.lane(100, say)
+    end = await world.run()
+    assert end.reason == "interrupted"
+    assert not end.stopped
+    assert len(client.sent) == 4
+    assert world.clock.seconds == 1
+
+
+async def test_a_run_without_lanes_is_over():
+    """Nothing to do, as after a resume of a finished run, is no error, and nobody is missing."""
+    world = World()
+    end = await world.run()
+    assert end == End()
+
+
+async def test_progress_can_be_read_while_it_runs():
+    """Counters for the progress line are true in the middle of a run, too."""
+    world = World()
+    world.lane(100, script_of(errors.ServerError("x")), limits=Limits(concurrency=2))
+    seen = []
+
+    async def look():
+        await world.clock.sleep(1.5)
+        seen.append((world.tally.in_flight, world.tally.retrying, world.tally.sent, world.tally.done))
+        world.stop.request("enough")
+
+    task = asyncio.create_task(look())
+    await world.run()
+    await task
+    [(in_flight, retrying, sent, done)] = seen
+    assert in_flight == 2
+    assert retrying + sent + done > 0
+    assert (world.tally.in_flight, world.tally.retrying) == (0, 0)
+
+
+async def test_a_process_that_does_not_listen_is_found_out():
+    """A scorer that blocks the loop shows in the tally: times to first token of that moment are ours."""
+    world = World()
+    world.lane(20)
+
+    async def score(request, completion):
+        time.sleep(0.03)  # noqa: ASYNC251 - blocks, which is the point
+        return {}
+
+    await world.run(score=score)
+    assert world.tally.largest_stall_ms > 10

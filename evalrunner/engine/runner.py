@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct, field
 
 from evalrunner.clock import SYSTEM_CLOCK, Clock
-from evalrunner.engine.forecast import Forecast
-from evalrunner.engine.limiter import Limiter, Permit
-from evalrunner.engine.retry import GiveUp, Halt, RetryBudget, RetryPolicy, decision
+from evalrunner.engine.lanes import Door, Lane, OpenLane, cancel, open_lanes
+from evalrunner.engine.limiter import Permit
+from evalrunner.engine.retry import GiveUp, Halt, RetryPolicy, decision
 from evalrunner.engine.rows import NO_SCORES, Open
-from evalrunner.engine.tally import Tally
+from evalrunner.engine.tally import Listener, Tally
 from evalrunner.errors import BadOutputError, EndpointError, RequestError, RunError
-from evalrunner.plugins import Client
-from evalrunner.records import ANSWERED, Completion, Model, Outcome, Record, Request, Score, Usage
+from evalrunner.records import ANSWERED, Completion, Record, Request, Score, Usage
+
+__all__ = ["End", "Lane", "Stop", "execute"]
 
 T = TypeVar("T")
 Add = Callable[[Record], Awaitable[None]]
@@ -35,16 +36,6 @@ Failure = RequestError | EndpointError
 
 SPARE_WORKERS = 4
 """At least so many more workers than slots; mostly there are twice as many."""
-LISTEN_S = 0.1
-
-
-class Lane(Struct, frozen=True, kw_only=True):
-    """One model's part of a run. Lanes with `shared` limits have one limiter between them."""
-
-    model: Model
-    client: Client
-    limiter: Limiter
-    requests: Iterator[Request]
 
 
 class End(Struct, frozen=True, kw_only=True):
@@ -108,50 +99,6 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     return await run.all(lanes)
 
 
-class _Door:
-    """Whether an account, or a model of it, can be used. Shut while `prober`, the first request that was refused, asks again; locked for good by `error`."""
-
-    def __init__(self, name: str, lanes: Sequence[_Lane]) -> None:
-        self.name = name
-        self.lanes = lanes
-        self.error: Exception | None = None
-        self.prober: Open | None = None
-        self.verdict: asyncio.Future[None] | None = None
-
-    def refused(self, opened: Open) -> None:
-        if self.prober is None and self.error is None:
-            self.prober = opened
-            self.verdict = asyncio.get_running_loop().create_future()
-            for limiter in {lane.limiter for lane in self.lanes}:
-                limiter.hold()
-
-    def open(self) -> None:
-        """The prober is done; what waits goes on, or has been released by `error`."""
-        if self.verdict is not None:
-            self.verdict.set_result(None)
-            self.verdict = self.prober = None
-            for limiter in {lane.limiter for lane in self.lanes}:
-                limiter.resume()
-
-
-class _Lane:
-    """A lane under way."""
-
-    def __init__(self, lane: Lane, budget: RetryBudget) -> None:
-        self.model = lane.model
-        self.client = lane.client
-        self.limiter = lane.limiter
-        self.requests = lane.requests
-        self.budget = budget
-        self.forecast = Forecast()
-        self.stopped = False
-        self.waiting: set[asyncio.Task[None]] = set()
-        self.doors: dict[str, _Door] = {}
-
-    def release_waiting(self) -> None:
-        _cancel(self.waiting)
-
-
 class _Run:
     def __init__(  # noqa: PLR0913, PLR0917 - what `execute` was given
         self, add: Add, score: ScoreAll, policy: RetryPolicy, stop: Stop, tally: Tally, clock: Clock, rng: random.Random
@@ -164,29 +111,27 @@ class _Run:
         self.clock = clock
         self.rng = rng
         self.error: Exception | None = None
-        self.lanes: list[_Lane] = []
+        self.lanes: list[OpenLane] = []
         self.stopped: dict[str, Exception] = {}
 
     async def all(self, lanes: Sequence[Lane]) -> End:
-        self.lanes = _lanes(lanes)
+        self.lanes = open_lanes(lanes)
         workers = [asyncio.create_task(self._work(lane)) for lane in self.lanes for _ in range(lane.limiter.slots + max(SPARE_WORKERS, lane.limiter.slots))]
-        self.stop.bind(self._release_waiting, partial(_cancel, workers))
+        self.stop.bind(self._release_waiting, partial(cancel, workers))
         self.tally.started_us = self.clock.wall_us(self.clock.now_ns())
-        listener = _Listener(self.tally)
+        listener = Listener(self.tally)
         try:
             await asyncio.gather(*workers)
         finally:
             listener.close()
-            _cancel(workers)
+            cancel(workers)
             await asyncio.gather(*workers, return_exceptions=True)
         nobody_left = bool(self.lanes) and all(lane.stopped for lane in self.lanes)
         return End(reason=self.stop.reason, error=self.error, stopped=self.stopped, nobody_left=nobody_left)
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: OpenLane) -> None:
         try:
-            for request in lane.requests:
-                if self._over(lane):
-                    return
+            while not self._over(lane) and (request := next(lane.requests, None)) is not None:
                 record = await self._serve(lane, request)
                 if record is not None:
                     await self.add(record)
@@ -196,10 +141,9 @@ class _Run:
             if not self._over(lane):
                 raise
         except Exception as error:  # noqa: BLE001 - handed on in the End, after the others have drained
-            self.error = self.error or error
-            self._release_waiting()
+            self._fail(error)
 
-    async def _serve(self, lane: _Lane, request: Request) -> Record | None:
+    async def _serve(self, lane: OpenLane, request: Request) -> Record | None:
         """The record of one request; None if it was stopped before it had one."""
         opened = Open(request, self.clock)
         result = await self._ask(lane, opened)
@@ -207,12 +151,17 @@ class _Run:
             return None
         if not isinstance(result, Completion):
             return opened.record(None)
-        scores = await self.score(request, result) if Outcome(opened.attempts[-1].outcome) in ANSWERED else NO_SCORES
-        return opened.record(result, scores)
+        if opened.attempts[-1].outcome not in ANSWERED:
+            return opened.record(result)
+        try:
+            return opened.record(result, await self.score(request, result))
+        except Exception as error:  # noqa: BLE001 - an answer that was paid for is kept, with or without scores
+            self._fail(error)
+            return opened.record(result)
 
-    async def _ask(self, lane: _Lane, opened: Open) -> Completion | Failure | None:
+    async def _ask(self, lane: OpenLane, opened: Open) -> Completion | Failure | None:
         """One turn, with all its attempts: an answer, the error that was the last, or None if it was stopped between two of them."""
-        probe: _Door | None = None
+        probe: Door | None = None
         while probe or not self._over(lane):
             result = await self._send(lane, opened, probe)
             probe = None
@@ -245,7 +194,7 @@ class _Run:
                 self.tally.retrying -= 1
         return None
 
-    async def _send(self, lane: _Lane, opened: Open, probe: _Door | None) -> Completion | Failure:
+    async def _send(self, lane: OpenLane, opened: Open, probe: Door | None) -> Completion | Failure:
         """One attempt: wait for the limiter (a probe does not), send, settle, note it. A probe's result opens its door or locks it."""
         asked_ns = self.clock.now_ns()
         tokens = lane.forecast.tokens(opened.request) if lane.limiter.counts_tokens else 0
@@ -256,14 +205,14 @@ class _Run:
         opened.admitted(asked_ns, permit.slot_ns, permit.admitted_ns)
         try:
             result = await self._exchange(lane, opened, permit)
-            if probe and isinstance(result, EndpointError):
+            if probe and isinstance(result, EndpointError) and lane.doors[result.scope] is probe:
                 self._lock(probe, result)
         finally:
             if probe:
                 probe.open()
         return result
 
-    async def _exchange(self, lane: _Lane, opened: Open, permit: Permit) -> Completion | Failure:
+    async def _exchange(self, lane: OpenLane, opened: Open, permit: Permit) -> Completion | Failure:
         started_ns = self.clock.now_ns()
         self.tally.in_flight += 1
         result: Completion | Failure
@@ -296,7 +245,7 @@ class _Run:
         self.tally.attempted(attempt, lane.model.price.currency if lane.model.price else None)
         return result
 
-    async def _wait(self, lane: _Lane, awaitable: Awaitable[T]) -> T:
+    async def _wait(self, lane: OpenLane, awaitable: Awaitable[T]) -> T:
         """Await something of our own making, from which a stop releases at once."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - workers are tasks
@@ -306,10 +255,14 @@ class _Run:
         finally:
             lane.waiting.discard(task)
 
-    def _over(self, lane: _Lane) -> bool:
+    def _over(self, lane: OpenLane) -> bool:
         return lane.stopped or self.stop.reason is not None or self.error is not None
 
-    def _lock(self, door: _Door, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self._release_waiting()
+
+    def _lock(self, door: Door, error: Exception) -> None:
         door.error = error
         self.stopped[door.name] = error
         self.tally.stopped[door.name] = str(error)
@@ -322,50 +275,10 @@ class _Run:
             lane.release_waiting()
 
 
-class _Listener:
-    """Notes in the tally for how long the loop did not listen, in real time. A chain of timers and no task, so that it never delays an end."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._loop = asyncio.get_running_loop()
-        self._next()
-
-    def _next(self) -> None:
-        self._due = self._loop.time() + LISTEN_S
-        self._timer = self._loop.call_at(self._due, self._heard)
-
-    def _heard(self) -> None:
-        self._tally.largest_stall_ms = max(self._tally.largest_stall_ms, (self._loop.time() - self._due) * 1000)
-        self._next()
-
-    def close(self) -> None:
-        self._timer.cancel()
-
-
-def _lanes(lanes: Sequence[Lane]) -> list[_Lane]:
-    """Lanes under way: those of one account have its door and its retry budget in common."""
-    accounts = dict.fromkeys(lane.model.provider for lane in lanes)
-    found: list[_Lane] = []
-    for account in accounts:
-        own = [lane for lane in lanes if lane.model.provider == account]
-        budget = RetryBudget(2.0 * sum(lane.limiter.slots for lane in own))
-        running = [_Lane(lane, budget) for lane in own]
-        door = _Door(account, running)
-        for lane in running:
-            lane.doors = {"account": door, "model": _Door(f"{account}/{lane.model.name}", [lane])}
-        found += running
-    return found
-
-
 def _tokens(usage: Usage | None) -> int | None:
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     return usage.prompt_tokens + usage.completion_tokens
-
-
-def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
 
 
 def _nothing() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
 from evalrunner.records import Attempt, Record
+
+LISTEN_S = 0.1
 
 
 @dataclass
@@ -38,3 +41,23 @@ class Tally:
     def kept(self, record: Record) -> None:
         self.done += 1
         self.by_outcome[record.outcome] += 1
+
+
+class Listener:
+    """Notes in the tally for how long the loop did not listen, in real time. A chain of timers and no task, so that it never delays an end."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()
+        self._next()
+
+    def _next(self) -> None:
+        self._due = self._loop.time() + LISTEN_S
+        self._timer = self._loop.call_at(self._due, self._heard)
+
+    def _heard(self) -> None:
+        self._tally.largest_stall_ms = max(self._tally.largest_stall_ms, (self._loop.time() - self._due) * 1000)
+        self._next()
+
+    def close(self) -> None:
+        self._timer.cancel()
