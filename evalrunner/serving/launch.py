@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -17,9 +16,6 @@ from evalrunner.serving.local_model import LocalOptions, Say
 from evalrunner.simulator import app as simulator
 from evalrunner.simulator.settings import SimulatorSettings, parse_settings
 
-CLIENT_OPTIONS = frozenset({"transport", "headers", "terminal"})
-"""Options that are the client's business, whatever answers it."""
-
 
 def to_stderr(line: str) -> None:
     """Progress is not data."""
@@ -27,7 +23,7 @@ def to_stderr(line: str) -> None:
 
 
 def check(accounts: Iterable[Account], base: Path = Path()) -> None:
-    """Raises PluginError for options that `launch` would refuse; starts nothing. Paths in options are relative to `base`, the config's folder."""
+    """Raises PluginError for options that `launch` would refuse; starts nothing. `base` as for `launch`."""
     for account in accounts:
         _settings(account, base)
 
@@ -36,6 +32,7 @@ def check(accounts: Iterable[Account], base: Path = Path()) -> None:
 async def launch(accounts: Iterable[Account], base: Path = Path(), say: Say = to_stderr) -> AsyncIterator[tuple[Account, ...]]:
     """Yields the accounts, in order, each with a `base_url` that answers. Accounts that have one are left as they are.
 
+    `base` is the config's folder, where a simulator's data sets are looked for; the path of a model the plan has resolved already.
     Everything started here ends with the block, however it ends. Raises PluginError for wrong options, UnreachableError for what does not start.
     """
     async with AsyncExitStack() as running:
@@ -58,8 +55,7 @@ async def _started(account: Account, base: Path, running: AsyncExitStack, say: S
 def _settings(account: Account, base: Path) -> LocalOptions | SimulatorSettings | None:
     if account.base_url or account.kind not in {"local", "simulator"}:
         return None
-    options: Mapping[str, Any] = {name: value for name, value in account.options.items() if name not in CLIENT_OPTIONS}
     try:
-        return local_model.parse_options(options, base) if account.kind == "local" else parse_settings(options, base)
+        return local_model.parse_options(account.options) if account.kind == "local" else parse_settings(account.options, base)
     except ValueError as error:
         raise PluginError(f"provider {account.name!r}: {error}") from None

@@ -52,6 +52,7 @@ SMOLLM2 = Weights(
 BUILT_IN = {"smollm2-135m-instruct": SMOLLM2}
 
 Positive = Annotated[int, Meta(ge=1)]
+_CLIENT_OPTIONS = {"transport", "headers", "terminal", "seed_compat"}  # what every provider's options may hold is the client's business
 
 
 class LocalOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,12 +66,10 @@ class LocalOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     context: Positive = 2048
 
 
-def parse_options(options: Mapping[str, Any], base: Path = Path()) -> LocalOptions:
-    """Check the options of a local model; a path is relative to `base`.
-
-    Raises ValueError for an unknown option (naming the nearest), a wrong value, or a model that is neither built in nor a file.
-    """
+def parse_options(options: Mapping[str, Any]) -> LocalOptions:
+    """Raises ValueError for an unknown option (naming the nearest), a wrong value, or a model that is neither built in nor a file."""
     known = LocalOptions.__struct_fields__
+    options = {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -81,7 +80,7 @@ def parse_options(options: Mapping[str, Any], base: Path = Path()) -> LocalOptio
         raise ValueError(str(error)) from None
     if parsed.model.lower() in BUILT_IN:
         return replace(parsed, model=parsed.model.lower())
-    path = (base / Path(parsed.model).expanduser()).resolve()
+    path = Path(parsed.model).expanduser().resolve()
     if not path.is_file():
         raise ValueError(f"model: {parsed.model!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a GGUF file")
     return replace(parsed, model=str(path))
