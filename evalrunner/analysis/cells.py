@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from evalrunner.analysis.intervals import EDGE, mean_intervals, quantile_ranks, wilson
+from evalrunner.analysis.power import pass_all_k, pass_at_k
 from evalrunner.analysis.rows import LATENCIES, TOKENS, Factor, Floats, Ints, Rows, factor
 from evalrunner.analysis.stats import tie_groups
-from evalrunner.analysis.tables import Cost, Distribution, Estimate, Quantile, Slice, TokenCount
+from evalrunner.analysis.tables import Cost, Distribution, Estimate, Quantile, Repeat, Slice, TokenCount
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 MAX_TAG_VALUES = 50
@@ -90,6 +91,25 @@ def tie_group_numbers(rows: Rows, scored: Scored) -> list[int | None]:
     return numbers
 
 
+def repeats(rows: Rows, scored: Scored, trials: int) -> list[tuple[Repeat, ...]]:
+    """Per cell: pass@k and pass^k for k up to `trials`; empty with one trial, or where a sum of scores is not whole."""
+    unit_cell = rows.cell[rows.first]
+    found: list[tuple[Repeat, ...]] = []
+    for cell in range(len(rows.cells)):
+        use = (unit_cell == cell) & (scored.requests > 0)
+        n, right = scored.requests[use], scored.total[use]
+        ks = range(1, trials + 1) if trials > 1 and np.all(right == np.rint(right)) else ()
+        enough = [(k, n >= k) for k in ks]
+        found.append(
+            tuple(
+                Repeat(k=k, n=int(mask.sum()), any=float(pass_at_k(n[mask], right[mask], k).mean()), all=float(pass_all_k(n[mask], right[mask], k).mean()))
+                for k, mask in enough
+                if mask.any()
+            )
+        )
+    return found
+
+
 def distributions(values: Floats, group: Ints, size: int) -> list[Distribution]:
     """The distribution of `values` in each of `size` groups; NaN is left out."""
     have = ~np.isnan(values) & (group >= 0)
@@ -107,6 +127,7 @@ def _distribution(ordered: Floats) -> Distribution:
     return Distribution(
         n=n,
         mean=float(ordered.mean()),
+        sd=float(ordered.std(ddof=1)) if n > 1 else None,
         min=float(ordered[0]),
         max=float(ordered[-1]),
         quantiles=tuple(_quantile(ordered, p) for p in PERCENTILES),

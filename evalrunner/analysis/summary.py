@@ -16,6 +16,7 @@ from evalrunner.analysis.cells import (
     costs,
     estimates,
     latencies,
+    repeats,
     score_units,
     slices,
     speeds,
@@ -37,6 +38,7 @@ from evalrunner.analysis.tables import (
     Moment,
     Notice,
     Quantile,
+    Repeat,
     RunFacts,
     Slice,
     Summary,
@@ -56,6 +58,7 @@ __all__ = [
     "Moment",
     "Notice",
     "Quantile",
+    "Repeat",
     "RunFacts",
     "Slice",
     "Summary",
@@ -137,6 +140,7 @@ def _cells(rows: Rows, scored: Mapping[str, Scored], plan: Mapping[str, Any]) ->
     outcomes, latency, speed = outcome_counts(rows, rows.cell, size), latencies(rows), speeds(rows)
     tokens, cost, differing, ids = token_counts(rows, rows.cell, size), costs(rows, scores), varying(rows.cells), rows.factor("model_id")
     first = np.searchsorted(rows.cell, np.arange(size))
+    repeated = {name: repeats(rows, one, trials) for name, one in scored.items()}
     return [
         CellSummary(
             index=at,
@@ -160,6 +164,7 @@ def _cells(rows: Rows, scored: Mapping[str, Scored], plan: Mapping[str, Any]) ->
             speed=speed[at],
             tokens=tokens[at],
             cost=cost[at],
+            repeats={name: repeated[name][at] for name in scores[at] if repeated[name][at]},
         )
         for at, key in enumerate(rows.cells)
     ]

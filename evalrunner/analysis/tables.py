@@ -29,6 +29,7 @@ class Distribution(Struct, frozen=True, kw_only=True):
 
     n: int
     mean: float | None
+    sd: float | None = None
     min: float | None
     max: float | None
     quantiles: tuple[Quantile, ...]
@@ -54,6 +55,15 @@ class Estimate(Struct, frozen=True, kw_only=True):
     low_bound: float | None
     high_bound: float | None
     tie_group: int | None = None
+
+
+class Repeat(Struct, frozen=True, kw_only=True):
+    """What k trials promise, over the `n` samples with at least k: pass@k (`any` of them is right) and pass^k (`all` are). For 0/1 scores."""
+
+    k: int
+    n: int
+    any: float
+    all: float
 
 
 class TokenCount(Struct, frozen=True, kw_only=True):
@@ -98,7 +108,7 @@ class CellSummary(Struct, frozen=True, kw_only=True):
     `answered`: with an answer · `coverage`: answered / planned.
     `scores` by scorer · `latency`: `latency_ms`, `ttft_ms`, `ttft_content_ms`, `tpot_ms`, `user_latency_ms`, `user_ttft_ms`, `wait_ms` ·
     `speed` (tokens/s per request): `decode_tok_s`, `e2e_tok_s` · `tokens`: `input`, `output`, `reasoning`, `cached`, `total` (output includes
-    reasoning, input includes cached).
+    reasoning, input includes cached) · `repeats` by scorer: pass@k and pass^k for k = 1 … trials, for 0/1 scores with more than one trial.
     """
 
     index: int
@@ -122,6 +132,7 @@ class CellSummary(Struct, frozen=True, kw_only=True):
     speed: dict[str, Distribution]
     tokens: dict[str, TokenCount]
     cost: Cost
+    repeats: dict[str, tuple[Repeat, ...]] = field(default_factory=dict)
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):
