@@ -49,12 +49,19 @@ class Received:
 
 @dataclass
 class Server:
-    """`url` is a base URL ending in /v1; `requests` grows as they come; `connections` counts accepted ones."""
+    """`url` is a base URL ending in /v1; `requests` grows as they come; `connections` counts accepted ones; `received(n)` waits for the n-th request."""
 
     url: str = ""
     port: int = 0
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
+    arrival: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def received(self, count: int) -> None:
+        """Return when `count` requests have arrived."""
+        while len(self.requests) < count:
+            self.arrival.clear()
+            await self.arrival.wait()
 
 
 def answer(body: bytes | dict[str, Any] | str, status: int = 200, headers: dict[str, str] | None = None, reason: str = "X") -> list[Step]:
@@ -114,6 +121,7 @@ async def scripted(*scripts: Script | Callable[[Received], Script], repeat: bool
         try:
             while (received := await _receive(reader)) is not None:
                 server.requests.append(received)
+                server.arrival.set()
                 script = answer(b"no script left", status=599) if not waiting else waiting[0] if repeat and len(waiting) == 1 else waiting.pop(0)
                 if not await _play(script(received) if callable(script) else script, writer, closing):
                     return

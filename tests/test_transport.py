@@ -291,6 +291,25 @@ async def test_stamps_do_not_wait_for_our_tasks():
     assert calls == 2  # the first read at once, the rest in one go
 
 
+async def test_stamps_of_a_second_response():
+    """On a kept connection, a response whose headers come in two reads has its own stamps, not those of its headers or of the one before."""
+    slow = chunked(b"first", 0.03, b"second")
+    slow[:1] = [slow[0][:20], 0.03, slow[0][20:], 0.03]
+    async with scripted(answer(b"x" * 1000), slow) as server:
+        transport = AiohttpTransport(server.url, SHORT, SYSTEM_CLOCK)
+        reads = []
+        for _ in range(2):
+            began = SYSTEM_CLOCK.now_ns()
+            async with transport.post(server.url, headers={}, body=b"{}", progress=None) as reply:
+                while more := await reply.reads():
+                    reads += more
+        await transport.aclose()
+    assert [len(read.data) for read in reads] == [1000, 5, 6]
+    assert reads[1].stamp_ns - began > 50e6
+    assert reads[2].stamp_ns - reads[1].stamp_ns > 20e6
+    assert server.connections == 1
+
+
 async def test_a_large_fast_body_is_complete(monkeypatch):
     """Bodies far beyond the read buffer come whole and in order, and each byte belongs to one read."""
     monkeypatch.setattr(on_aiohttp, "_BUFFER", 1 << 12)
@@ -331,8 +350,7 @@ async def test_cancelling(kind):
     async with scripted([HANG], sse(chunk("4"), HANG)) as server:
         for stream in (False, True):
             task = asyncio.create_task(ask(server.url, kind, stream=stream))
-            await asyncio.sleep(0.1)
-            assert len(server.requests) == 1 + stream
+            await server.received(1 + stream)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -42,19 +42,20 @@ class StampedHandler(ResponseHandler):
         self.marks: deque[tuple[int, int]] = deque()
         self._total = 0
         self._body: aiohttp.StreamReader | None = None
+        self._before: aiohttp.StreamReader | None = None
 
     def set_response_params(self, **params: Any) -> None:
         self.marks = deque()  # a kept connection begins its next response here
         self._total = 0
-        self._body = None
+        self._body, self._before = None, self._payload
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         stamp = self._now_ns()
-        payload = self._payload
         super().data_received(data)
-        if self._payload is not None:  # it is gone after the read that ends a response and, with `Connection: close`, the connection too
-            payload = self._payload
+        if self._body is None and self._payload is not self._before:
+            self._body = self._payload  # kept: aiohttp lets go of it with a read that ends the connection, and changes it for an answer nobody asked for
+        payload = self._body
         if payload is None:
             return
         if payload.total_bytes != self._total:

@@ -26,6 +26,7 @@ class HttpxTransport:
     def __init__(self, url: str, timeouts: Timeouts, clock: Clock, inner: httpx.AsyncBaseTransport | None = None) -> None:
         self.timeouts = timeouts
         self.clock = clock
+        self._url = url
         self._inner = inner
         self._proxy = None if inner else proxy_for(url)
         self._client: httpx.AsyncClient | None = None
@@ -49,7 +50,7 @@ class HttpxTransport:
             proxy=self._proxy,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is ever kept
             trust_env=False,  # the proxy is looked up once, by the same rule as for aiohttp; netrc would replace our key
-            verify=ssl.create_default_context(),
+            verify=ssl.create_default_context() if self._url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # which trusts nobody, at once
             timeout=httpx.Timeout(None, connect=self.timeouts.connect),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
