@@ -75,6 +75,7 @@ async def simulated(**options: Any) -> AsyncIterator[Simulated]:
 
 def png(width: int, height: int) -> str:
     """A data URI of a black image."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 

@@ -10,13 +10,21 @@ HI = [{"role": "user", "content": "Hi"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 CALLED = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": ""}}]}
 ENGINE = "<400> InternalError.Algo.InvalidParameter: "
+UNANSWERED = (
+    f'{ENGINE}An assistant message with "tool_calls" must be followed by tool messages responding to each "tool_call_id". '
+    "The following tool_call_ids did not have response messages: message[2].role"
+)
 
 REFUSED = [
     ({"model": None}, 400, "you must provide a model parameter."),
     ({"messages": []}, 400, "[] is too short - 'messages'"),
     ({"messages": None}, 400, "'messages' is a required property"),
     ({"messages": "Hi"}, 400, "'Hi' is not of type 'array' - 'messages'"),
-    ({"messages": [{"role": "developer", "content": "x"}]}, 400, "'developer' is not one of ['system', 'assistant', 'user', 'tool', 'function'] - 'messages.0.role'"),
+    (
+        {"messages": [{"role": "developer", "content": "x"}]},
+        400,
+        "'developer' is not one of ['system', 'assistant', 'user', 'tool', 'function'] - 'messages.0.role'",
+    ),
     ({"messages": [{"role": "user"}]}, 400, "The content field is a required field."),
     ({"messages": [{"role": "user", "content": 5}]}, 400, "5 is not of type 'string' - 'messages.0.content'"),
     ({"messages": [{"role": "system", "content": "x"}]}, 400, f"{ENGINE}The input messages do not contain elements with the role of user."),
@@ -60,8 +68,7 @@ REFUSED = [
     (
         {"messages": [*HI, CALLED, *HI]},
         400,
-        f'{ENGINE}An assistant message with "tool_calls" must be followed by tool messages responding to each "tool_call_id". '
-        "The following tool_call_ids did not have response messages: message[2].role",
+        UNANSWERED,
     ),
     ({"messages": [*HI, {"role": "assistant", "content": "Hello"}]}, 500, "list index out of range"),
     ({"model": "qwen3-32b"}, 400, f"{ENGINE}parameter.enable_thinking must be set to false for non-streaming calls"),
@@ -242,20 +249,23 @@ async def test_scripted_errors_are_what_the_script_says():
         {"kind": "invalid_json", "contains": "I"},
     ]
     async with simulated(faults=faults) as it:
-        quota, teapot, _, own, inside, empty, unused, partial, broken = [
-            await it.chat(letter) if letter != "C" else None for letter in "ABCDEFGHI"
-        ]
+        quota, teapot, _, own, inside, empty, unused, partial, broken = [await it.chat(letter) if letter != "C" else None for letter in "ABCDEFGHI"]
         async with it.session.post(it.base + CHAT, json={"messages": [{"content": "C"}]}, allow_redirects=False) as redirect:
             assert (redirect.status, redirect.headers["location"]) == (307, "https://elsewhere.example/")
         streamed = {letter: await it.chat(letter, stream=True) for letter in "EFH"}
-    assert (quota.status, quota.json["error"]["code"], quota.headers["retry-after"], quota.headers["x-should-retry"]) == (429, "insufficient_quota", "3", "true")
+    assert (quota.status, quota.json["error"]["code"], quota.headers["retry-after"], quota.headers["x-should-retry"]) == (
+        429,
+        "insufficient_quota",
+        "3",
+        "true",
+    )
     assert (teapot.status, teapot.json["error"]["message"]) == (418, "I am one")
     assert own.raw == b'{"choices": [{}]} trailing'
     assert (inside.status, inside.json["error"]["code"]) == (200, "GatewayTimeout")
     assert empty.json["choices"] == []
     assert "usage" not in unused.json
     assert (partial.json["choices"][0]["finish_reason"], partial.headers["x-dashscope-partialresponse"]) == (None, "true")
-    with pytest.raises(ValueError, match="Expecting|Unterminated"):
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
         _ = broken.json
     assert streamed["E"].events[0]["error"]["code"] == "GatewayTimeout"
     assert streamed["F"].events == []

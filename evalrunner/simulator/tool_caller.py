@@ -12,7 +12,7 @@ from evalrunner.simulator.calls import Call
 _WORD = re.compile(r"[a-z]{3,}|[\u4e00-\u9fff]")
 _SEPARATOR = re.compile(r"今天|明天|现在|目前|的|天气|怎么样|如何|吗|请问|查询|一下|什么|几|多少|告诉我|帮我|是|？|，|。|\?|!|,")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_NAMED = re.compile(r"[\"'“‘「]([^\"'”’」]+)[\"'”’」]|\b(?:in|of|for|at|to|from)\s+((?:[A-Z][\w-]*\s?)+)|\b((?:[A-Z][\w-]+\s?)+)")
+_NAMED = re.compile(r"[\"'“‘「]([^\"'”’」]+)[\"'”’」]|\b(?:in|of|for|at|to|from)\s+((?:[A-Z][\w-]*\s?)+)|(?<=\w )((?:[A-Z][\w-]+\s?)+)")
 
 
 class ToolCaller:
