@@ -185,11 +185,12 @@ def _value_by_value(lines: bytes, wire: pa.Schema) -> pa.Table:
 
 
 def _fitting(value: Any, arrow: pa.DataType) -> Any:
-    if isinstance(value, dict):
+    if pa.types.is_struct(arrow):
         return {field.name: _fitting(value.get(field.name), field.type) for field in arrow.fields}
     if pa.types.is_list(arrow):
-        return [_fitting(item, arrow.value_type) for item in value]
+        return [_fitting(item, arrow.value_type) for item in value or ()]
     try:
-        return pa.scalar(value, arrow).as_py()
+        fitted = pa.scalar(value, arrow).as_py()
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return str(value) if arrow == pa.string() else None
+    return fitted if fitted == value else None

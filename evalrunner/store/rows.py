@@ -188,10 +188,8 @@ def _score(name: str, score: Score | None) -> dict[str, Any]:
 def _kind(values: Iterable[Any]) -> ParamKind:
     known = [value for value in values if value is not None]
     types = {type(value) for value in known}
-    if types == {int} and all(-(2**63) <= value < 2**63 for value in known):
-        return "integer"
-    if types and types <= {int, float}:
-        return "number"
+    if types and types <= {int, float} and all(-(2**63) <= value < 2**63 for value in known):
+        return "integer" if types == {int} else "number"
     if types == {bool}:
         return "bool"
     return "string" if types == {str} else "json"
