@@ -95,6 +95,8 @@ def test_messages():
     assert sent[2] == messages[2]
     with pytest.raises(PluginError, match=r"image.*not available yet"):
         request_body(request(messages=[{"role": "user", "content": [{"image": "a.png"}]}]))
+    with pytest.raises(PluginError, match="not 3"):
+        request_body(request(messages=[{"role": "user", "content": [3]}]))
 
 
 async def test_what_goes_over_the_wire():
@@ -250,6 +252,13 @@ async def test_a_whole_answer_to_a_stream():
     assert (found.output, found.timing.first_output_ns, found.timing.output_events) == ("4", None, None)
 
 
+async def test_a_stream_where_none_was_asked_for():
+    """A gateway that always streams is understood too."""
+    async with scripted(sse(chunk("4"), chunk("2", "stop"))) as server:
+        found = await ask(server.url)
+    assert (found.output, found.timing.first_output_ns) == ("42", None)
+
+
 async def test_usage_after_the_answer_that_cannot_be_read():
     """Once the finish reason has come, damage in what follows does not cost the answer."""
     async with scripted(sse(chunk("4", "stop"), b"data: {half\n\n")) as server:
@@ -275,6 +284,11 @@ async def test_two_answers_never_mix():
         ({"transport": "carrier-pigeon"}, PluginError, "known: aiohttp, httpx"),
         ({"base_url": "ftp://x"}, ConfigError, "base_url"),
         ({"base_url": "/v1"}, ConfigError, "base_url"),
+        ({"base_url": "http://[x/v1"}, ConfigError, "base_url"),
+        ({"base_url": "http://x:99999/v1"}, ConfigError, "base_url"),
+        ({"base_url": "http://user:sk-1@x/v1"}, ConfigError, "credentials"),
+        ({"headers": {"a b": "x"}}, ConfigError, "a b"),
+        ({"headers": {"x-extra": "x\r\ny: z"}}, ConfigError, "x-extra"),
         ({"api_key": "sk-1\nx"}, ConfigError, "authorization"),
         ({"api_key": "sk-…"}, ConfigError, "authorization"),
     ],

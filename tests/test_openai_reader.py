@@ -108,6 +108,15 @@ RECORDED = {  # streams as providers send them; what each must give: output, rea
     ),
     "a long line": ([delta(content="x" * 200_000), delta("stop"), DONE], ("x" * 200_000, None, (), "stop", 1)),
     "audio": ([delta(audio={"data": "UklGRg=="}), delta(audio={"transcript": "four"}), delta("stop"), DONE], ("four", None, (), "stop", 2)),
+    "tools without an index, arguments as an object": (
+        [
+            delta(tool_calls=[{"id": "a", "function": {"name": "add", "arguments": {"x": 1}}}]),
+            delta(tool_calls=[{"id": "b", "function": {"name": "now"}}, {"function": {"arguments": "{}"}}, {"id": ""}]),
+            delta("tool_calls"),
+            DONE,
+        ],
+        ("", None, ({"id": "a", "name": "add", "arguments": '{"x": 1}'}, {"id": "b", "name": "now", "arguments": "{}"}), "tool_calls", 2),
+    ),
     "a refusal": ([delta(content=None, refusal="I will not"), delta("stop"), DONE], ("I will not", None, (), "stop", 1)),
 }
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
+import traceback
 from types import SimpleNamespace
 
 import httpx
@@ -382,6 +383,19 @@ async def test_proxy_from_the_environment(kind, monkeypatch):
     errors.append(await fail(TransportError, "http://api.example.test/v1", kind))
     for error in errors:
         assert not {word for word in ("s%40cret", "s@cret", "dXNlc", "CANARY") if word in f"{error} {error.raw}"}
+
+
+@BOTH
+async def test_proxy_for_https(kind, monkeypatch):
+    """For https the proxy is asked for a tunnel; one that refuses is a failed connection, and its credentials are in no message."""
+    async with scripted(answer(b"", status=407), answer(b"", status=503, reason="")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", PROXY.format(proxy.port))
+        for _ in range(2):
+            error = await fail(TransportError, "https://api.example.test/v1", kind)
+            assert error.phase == "connect"
+            assert not {word for word in ("s%40cret", "s@cret", "dXNlc", "CANARY") if word in "".join(traceback.format_exception(error))}
+    assert (proxy.requests[0].method, proxy.requests[0].path) == ("CONNECT", "api.example.test:443")
+    assert "authorization" not in proxy.requests[0].headers
 
 
 def test_which_proxy(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from evalrunner.plugins import Account
 
 _TRANSPORTS = {"aiohttp": AiohttpTransport, "httpx": HttpxTransport}
 _ALIBABA = (".aliyuncs.com",)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _EXCERPT = 1 << 16  # bytes of a refusal that are read: its first lines say it all
 
 
@@ -25,16 +27,17 @@ class Endpoint:
     """`dashscope`: errors are worded by Alibaba's gateway (its hosts, its native dialect, our simulator of both)."""
 
     def __init__(self, account: Account, clock: Clock, transport: Transport | None = None) -> None:
-        self._account = account
         self._clock = clock
         self._base = account.base_url.rstrip("/")
-        host = urlsplit(self._base).hostname or ""
+        host = _host(account.name, self._base)
         self.dashscope = account.kind in ("dashscope", "simulator") or host.endswith(_ALIBABA)
         self._headers = {"user-agent": f"evalrunner/{version('evalrunner')}", "content-type": "application/json"}
         if account.api_key is not None:
             self._headers["authorization"] = f"Bearer {account.api_key}"
         self._headers |= {name.lower(): value for name, value in account.headers.items()}
-        self._check(host)
+        _check_headers(account.name, self._headers)
+        if account.transport not in _TRANSPORTS:
+            raise PluginError(f"provider {account.name}: no transport is called {account.transport!r} (known: {', '.join(_TRANSPORTS)})")
         self._transport = transport or _TRANSPORTS[account.transport](self._base, account.timeouts, clock)
 
     def post(self, path: str, body: bytes, *, stream: bool, progress: Progress, headers: Mapping[str, str] | None = None) -> AbstractAsyncContextManager[Reply]:
@@ -59,14 +62,25 @@ class Endpoint:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    def _check(self, host: str) -> None:
-        name = self._account.name
-        if urlsplit(self._base).scheme not in ("http", "https") or not host:
-            raise ConfigError(f"provider {name}: base_url {self._base!r} is no http(s) address")
-        if self._account.transport not in _TRANSPORTS:
-            raise PluginError(f"provider {name}: no transport is called {self._account.transport!r} (known: {', '.join(_TRANSPORTS)})")
-        for header, value in self._headers.items():
-            if not value.isascii() or not value.isprintable() or value != value.strip():
-                raise ConfigError(
-                    f"provider {name}: the value of header {header} holds characters that cannot be sent (a line break, perhaps, or a space at its end)"
-                )
+
+def _host(provider: str, base_url: str) -> str:
+    """The host of a base URL. Raises `ConfigError` for what is no address, or holds credentials, which would end up in messages."""
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"provider {provider}: base_url {base_url!r} is no http(s) address")
+    if parts.username is not None:
+        raise ConfigError(f"provider {provider}: base_url holds credentials; use api_key or headers")
+    return parts.hostname or ""
+
+
+def _check_headers(provider: str, headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name) or not value.isascii() or not value.isprintable() or value != value.strip():
+            raise ConfigError(
+                f"provider {provider}: header {name!r} cannot be sent: its name or value holds characters that are not allowed"
+                " (a line break, perhaps, or a space at its end)"
+            )

@@ -232,7 +232,7 @@ def from_exception(error: BaseException, *, host: str, phase: str) -> ProviderEr
             return AuthError(f"{host}: its TLS certificate cannot be trusted: {getattr(chain, 'verify_message', '') or chain}", phase="connect")
         if type(chain).__name__ in _UNREADABLE:
             return BadOutputError(f"{host}: {chain}", phase="body")
-        words = words or getattr(chain, "message", "") or str(chain)
+        words = words or getattr(chain, "message", "") or ("" if hasattr(chain, "request_info") else str(chain))  # whose text holds the URL
         chain = chain.__cause__ or chain.__context__
     for base in type(error).__mro__:
         if found := EXCEPTIONS.get(base.__name__):

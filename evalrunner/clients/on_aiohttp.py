@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from evalrunner.clients.failures import from_exception
-from evalrunner.clients.transport import MAX_BYTES, Deadlines, Progress, Read, proxy_for, refuse_redirect, too_big
+from evalrunner.clients.transport import MAX_BYTES, Deadlines, Progress, Read, place, proxy_for, refuse_redirect, too_big
 from evalrunner.clock import Clock
 from evalrunner.errors import PluginError
 from evalrunner.records import Timeouts
@@ -173,7 +172,7 @@ class AiohttpReply:
         except TimeoutError:
             raise self._deadlines.passed(phase) from None
         except _FOREIGN as error:
-            raise from_exception(error, host=self._host, phase="wait") from error
+            raise from_exception(error, host=place(self._url), phase="wait") from None  # its text may hold a proxy's credentials
         assert isinstance(response, StampedResponse)  # noqa: S101 - for the type checker: the session makes no other
         self._response, self._handler, self._content = response, response.handler, response.content
         self.status, self.headers = response.status, response.headers
@@ -194,7 +193,7 @@ class AiohttpReply:
             if content.is_eof():
                 return []
             if (failure := content.exception()) is not None:
-                raise from_exception(failure, host=self._host, phase="body") from failure
+                raise from_exception(failure, host=place(self._url), phase="body") from None
             await self._handler.wait(self._deadlines.check(), self._read)
         data = self._take()
         begin, self._read = self._read, self._read + len(data)
@@ -227,7 +226,3 @@ class AiohttpReply:
             if marks and total <= self._read:
                 marks.popleft()
         return reads
-
-    @property
-    def _host(self) -> str:
-        return urlsplit(self._url).netloc

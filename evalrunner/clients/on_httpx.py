@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpx
 
 from evalrunner.clients.failures import from_exception
-from evalrunner.clients.transport import MAX_BYTES, Deadlines, Progress, Read, proxy_for, refuse_redirect, too_big
+from evalrunner.clients.transport import MAX_BYTES, Deadlines, Progress, Read, place, proxy_for, refuse_redirect, too_big
 from evalrunner.clock import Clock
 from evalrunner.records import Timeouts
 
@@ -80,7 +79,7 @@ class HttpxReply:
         except TimeoutError:
             raise self._deadlines.passed(phase) from None
         except _FOREIGN as error:
-            raise from_exception(error, host=self._host, phase="wait") from error
+            raise from_exception(error, host=place(self._url), phase="wait") from None  # its text may hold a proxy's credentials
         self.status, self.headers = self._response.status_code, self._response.headers
         self._pieces: AsyncIterator[bytes] = self._response.aiter_bytes()
         if 300 <= self.status < 400:
@@ -100,12 +99,8 @@ class HttpxReply:
         except TimeoutError:
             raise self._deadlines.passed(phase) from None
         except _FOREIGN as error:
-            raise from_exception(error, host=self._host, phase="body") from error
+            raise from_exception(error, host=place(self._url), phase="body") from None
         self._size += len(data)
         if self._size > MAX_BYTES:
             raise too_big()
         return [Read(self._transport.clock.now_ns(), data)] if data else []
-
-    @property
-    def _host(self) -> str:
-        return urlsplit(self._url).netloc

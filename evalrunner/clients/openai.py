@@ -52,7 +52,8 @@ class OpenAIClient:
 
     async def _read(self, reply: Reply, answer: Answer) -> None:
         reader = ChatReader(answer, dashscope=self._endpoint.dashscope)
-        if answer.stream and "json" not in reply.headers.get("content-type", ""):
+        form = reply.headers.get("content-type", "")
+        if "event-stream" in form or (answer.stream and "json" not in form):  # some gateways give one where the other was asked for
             await _stream(reply, reader)
             broken = not reader.complete
         else:
@@ -117,6 +118,8 @@ def _wire(message: Message) -> Message:
 def _part(part: Any) -> Any:
     if isinstance(part, str):
         return {"type": "text", "text": part}
+    if not isinstance(part, dict):
+        raise PluginError(f"a message part is text or a mapping, not {part!r:.50}")
     if "type" in part:
         return part  # wire form already: a conversation out of the data
     if "text" in part:

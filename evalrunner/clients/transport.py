@@ -96,11 +96,19 @@ class Deadlines:
         return DeadlineError(f"{what} within {allowed:g} s" if phase != "idle" else f"{what} {allowed:g} s", phase=phase)
 
 
+def place(url: str) -> str:
+    """Host and port, for messages: never the credentials a URL may hold."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return "an address that is none"
+
+
 def refuse_redirect(url: str, status: int, location: str | None) -> None:
     """Redirects are refused, not followed: the key would go with them. Raises `AuthError` naming both hosts; other statuses pass."""
     if 300 <= status < 400:
-        asked = urlsplit(url).netloc
-        told = (urlsplit(location).netloc or asked) if location else "no address"
+        asked = place(url)
+        told = (place(location) or asked) if location else "no address"
         raise AuthError(f"{asked} answered {status} and points to {told}; redirects are never followed: set base_url to the right host", http_status=status)
 
 
