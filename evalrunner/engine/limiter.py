@@ -1,9 +1,9 @@
 """One account and model's limits: slots, requests and tokens per minute, learned downward from 429s, parked by Retry-After, shut while nobody answers.
 
 A request first gets a slot (that moment is its schedule in a closed loop), then waits for the buckets, both in order of arrival. Buckets start empty, so that
-a run never opens with a burst, and hold at most the next request and 50 ms of their rate, because a provider may count by the second. They run at 0.995 of
-what is declared: in any window of 60 s at most the declared requests are sent, and at most the declared tokens and one request more, plus what
-requests still on their way had reserved too much.
+a run never opens with a burst. They hold at most the next request and 100 ms of their rate: enough to make up for a stalled process, little enough for
+a provider that counts by the second. They run at 0.995 of what is declared: in any window of 60 s at most the declared requests are sent, and at most the
+declared tokens and one request more, plus what requests still on their way had reserved too much.
 
 Nothing polls: what frees something (a release, the end of a park, time) admits whoever is next. One timer per limiter, constant work per request.
 """
@@ -22,7 +22,7 @@ from evalrunner.errors import DeadlineError, EndpointError, RateLimitedError, Re
 from evalrunner.records import Limits
 
 MARGIN = 0.995
-SLACK_S = 0.05
+SLACK_S = 0.1
 LOOK_AGAIN_S = 1.0
 """While a rate recovers, a wait computed from it is looked at again after so long."""
 
