@@ -237,6 +237,15 @@ async def test_reset_in_a_stream(transport):
             await ask(server.url, stream=True, transport=transport)
 
 
+async def test_what_came_before_a_reset_counts():
+    """Reads that came in good order before the connection was lost are not lost with it: neither the stamps, nor an answer that was complete."""
+    async with scripted(sse(chunk("4"), 0.03, chunk("2"), 0.03, RST), sse(chunk("4"), 0.03, chunk("2", "stop"), 0.03, RST)) as server:
+        with pytest.raises(BrokenStreamError) as caught:
+            await ask(server.url, stream=True)
+        assert caught.value.timing.output_events == 2
+        assert (await ask(server.url, stream=True)).output == "42"
+
+
 async def test_done_without_an_end():
     """A server that leaves the connection open after [DONE] does not hold the answer back."""
     async with scripted(sse(chunk("4", "stop"), end=False)) as server:

@@ -208,6 +208,13 @@ def test_odd_characters_never_cost_an_answer(raw, output, replaced):
     assert msgspec.json.decode(msgspec.json.encode(found.output)) == output
 
 
+def test_odd_characters_in_a_tool_call():
+    """Arguments of a tool call are mended like text, and its other fields stay as they are."""
+    call = b'{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{\\ud800}"}}]}}]}'
+    found = read(b"data: " + call + b"\n\n", event(delta("tool_calls")), DONE)
+    assert (found.tool_calls, found.replaced) == (({"id": "a", "name": "f", "arguments": "{\ufffd}"},), True)
+
+
 @given(st.text(alphabet=st.characters(exclude_categories=[])))
 def test_any_text_round_trips(text):
     """Any text a server can write, lone surrogates too, gives text that UTF-8 can hold."""
