@@ -107,9 +107,9 @@ def load_config(
     written, set_paths = overridden(source.value, overrides)
     places = Places(source, set_paths)
     found, settings = _validated(written)
-    if limit is not None and limit < 1:
-        found.append(Mistake((), f"--limit: should be at least 1, not {limit}"))
     problems = [*source.problems, *(places.line(mistake) for mistake in found)]
+    if limit is not None and limit < 1:
+        problems.append(f"--limit: should be at least 1, not {limit}")
     if problems or settings is None:
         raise ConfigError(*sorted(dict.fromkeys(problems), key=_reading_order))
     return Config(

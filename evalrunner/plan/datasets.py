@@ -192,7 +192,7 @@ def id_hash(identity: str) -> int:
 
 def _identity(value: Any, column: str) -> str:
     if value is None or value == "" or isinstance(value, dict | list):
-        raise ValueError(f"the id ({column}) is {'empty' if value in (None, '') else 'a ' + kind_of(value)}")
+        raise ValueError(f"the id ({column}) is {'empty' if value in (None, '') else kind_of(value)}")
     return _as_text(value)
 
 

@@ -104,8 +104,8 @@ class Plan:
         return {name: account(written, self.config.environ, self.timeouts, ids[name]) for name, written in self._providers.items()}
 
     def secrets(self) -> list[str]:
-        """The values that must never be written anywhere: whatever came out of the environment."""
-        names = {name for written in self._providers.values() for name in written.references()}
+        """The values that must never be written anywhere: keys and headers that came out of the environment."""
+        names = {name for written in self._providers.values() for name in written.secret_references()}
         return sorted({value for name in names if (value := self.config.environ.get(name))})
 
     def requests(self, model: Model) -> Iterator[Request]:

@@ -93,8 +93,12 @@ def _as_written(location: Sequence[int | str], written: Any) -> KeyPath:
     """The part of pydantic's location that is in the file: without the names of union branches and the steps of long forms."""
     path: list[int | str] = []
     for part in location:
-        inside = (isinstance(written, dict) and part in written) or (isinstance(written, list) and isinstance(part, int) and part < len(written))
-        if inside:
+        if isinstance(written, dict) and len(written) == 1 and part not in written:
+            [(kind, options)] = written.items()  # a scorer's short form: its name and options are one level down
+            if isinstance(options, dict) and part in options:
+                path.append(kind)
+                written = options
+        if part in (written if isinstance(written, dict) else range(len(written)) if isinstance(written, list) else ()):
             path.append(part)
             written = written[part]
     return tuple(path)

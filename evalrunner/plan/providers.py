@@ -89,14 +89,17 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     def references(self) -> set[str]:
         """The environment variables it needs."""
-        written = [self.api_key or "", self.base_url or "", *self.options.headers.values()]
-        return {name for text in written for name in REFERENCE.findall(text)}
+        return self.secret_references() | set(REFERENCE.findall(self.base_url or ""))
+
+    def secret_references(self) -> set[str]:
+        """Those whose values nobody may see: an address is not among them."""
+        return {name for text in (self.api_key or "", *self.options.headers.values()) for name in REFERENCE.findall(text)}
 
     def limits_of(self, model: ModelFields) -> Limits:
         """The model's limits over the provider's over the defaults."""
         slots = (self.options.slots or LOCAL_SLOTS) if isinstance(self.options, LocalOptions) else None
         limits = Limits() if slots is None else Limits(concurrency=slots)
-        return structs.replace(limits, **self.limits.model_dump(exclude_none=True), **model.limits.model_dump(exclude_none=True))
+        return structs.replace(limits, **self.limits.model_dump(exclude_none=True) | model.limits.model_dump(exclude_none=True))
 
 
 def provider(name: str, block: ProviderBlock | None) -> Provider:

@@ -20,7 +20,7 @@ from jinja2.visitor import NodeTransformer
 
 MAX_CHARACTERS = 64_000_000
 MAX_STEPS = 100_000
-MAX_BITS = 100_000
+MAX_BITS = 10_000
 MAX_TEMPLATE = 1_000_000
 
 
@@ -71,8 +71,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return Template.from_code(self, self.compile(tree), self.globals)
         except TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno} of the template: {_explain(error)}") from None
-        except (TemplateError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
-            raise ValueError(str(error) or "the template is nested too deeply") from None
+        except RecursionError:
+            raise ValueError("the template is nested too deeply") from None
+        except (TemplateError, ArithmeticError, ValueError, TypeError) as error:
+            raise ValueError(str(error)) from None
 
     def render_template(self, template: Template, fields: Mapping[str, Any]) -> str:
         """The template's text for one row. Raises ValueError."""
