@@ -60,11 +60,17 @@ def encode(record: Record, run_id: str, columns: Columns, redactor: Redactor) ->
         row["error_message"] = redactor.message(row["error_message"])
     body = _json(_encode, {"row": row, "attempts": attempts})
     if not redactor.touches(body):
-        return body, False
+        return body, _echoed(record, redactor)
     masked = redactor.value([row, *attempts])
     for before, after in zip([row, *attempts], masked, strict=True):
         after.update((name, before[name]) for name in _IDENTITY & before.keys())
     return _json(_encode, {"row": masked[0], "attempts": masked[1:]}), True
+
+
+def _echoed(record: Record, redactor: Redactor) -> bool:
+    """Whether a secret stood where it was masked before the body was made."""
+    texts = [record.error_message, *(attempt.error_message for attempt in record.attempts)]
+    return any(redactor.text(text) != text for text in texts if text) or any(redactor.touches(attempt.raw) for attempt in record.attempts if attempt.raw)
 
 
 def _row(record: Record, run_id: str, columns: Columns) -> dict[str, Any]:
