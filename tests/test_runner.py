@@ -485,7 +485,7 @@ async def test_shared_limits_are_one_bucket_for_both_models():
 
 @pytest.mark.parametrize("limits", [Limits(concurrency=99, rpm=1200), Limits(concurrency=99, tpm=200_000), Limits(concurrency=99, rpm=1200, tpm=200_000)])
 async def test_a_run_uses_its_declared_limits_in_full(limits):
-    """Whole runs, reservations learned on the way: the time taken is what the limit needs, within 2 % and the first answers, and no minute has more than was declared."""
+    """Whole runs, reservations learned on the way: as long as the limit needs, within 2 % and the first answers, and no minute has more than declared."""
     world = World()
     client = world.lane(2000, limits=limits, latency=2, params={"max_tokens": 300})
     await world.run()
