@@ -1,6 +1,7 @@
 """What the simulator refuses, with the service's words and in its order; and what it breaks on purpose."""
 
 import asyncio
+import base64
 
 import aiohttp
 import pytest
@@ -305,6 +306,54 @@ async def test_connections_can_be_reset(fault, stream):
     async with simulated(faults=[fault]) as it:
         with pytest.raises(aiohttp.ClientError):
             await it.chat("a b c d e f g h i j k", stream=stream)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GIF89a" + (300).to_bytes(2, "little") + (200).to_bytes(2, "little"),
+        b"BM" + bytes(16) + (300).to_bytes(4, "little") + (200).to_bytes(4, "little"),
+        b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc0\x00\x11\x08" + (200).to_bytes(2, "big") + (300).to_bytes(2, "big") + bytes(9),
+        b"RIFF1234WEBPVP8X" + bytes(8) + (299).to_bytes(3, "little") + (199).to_bytes(3, "little"),
+        b"RIFF1234WEBPVP8L" + bytes(5) + (299 | 199 << 14).to_bytes(4, "little") + bytes(5),
+        b"RIFF1234WEBPVP8 " + bytes(10) + (300).to_bytes(2, "little") + (200).to_bytes(2, "little"),
+    ],
+    ids=["gif", "bmp", "jpeg", "webp-extended", "webp-lossless", "webp"],
+)
+async def test_every_usual_image_format_is_measured(data):
+    """300 × 200 pixels cost the same in any format."""
+    url = "data:image/x;base64," + base64.b64encode(data).decode()
+    async with simulated() as it:
+        measured, expected = [await it.post(CHAT, {"model": "qwen-vl-max", "messages": image(one)}) for one in (url, png(300, 200))]
+    assert measured.json["usage"] == expected.json["usage"]
+
+
+async def test_media_that_are_not_sent_are_taken_at_a_usual_size():
+    """A URL is never fetched: it stands for 1024 × 1024, ten seconds, twenty frames; limits of pixels are kept; compressed sound is measured by its bytes."""
+
+    def parts(*given):
+        return [{"role": "user", "content": list(given)}]
+
+    link = {"type": "image_url", "image_url": {"url": "https://example.com/a.jpg"}}
+    async with simulated() as it:
+        used = [
+            (
+                await it.post(
+                    CHAT, {"model": model, "messages": parts(part), "stream": model != "qwen3-vl-plus", "stream_options": {"include_usage": True}, **more}
+                )
+            )
+            for model, part, more in (
+                ("qwen3-vl-plus", link, {}),
+                ("qwen3-vl-plus", link | {"max_pixels": 65_536}, {}),
+                ("qwen3-vl-plus", link, {"vl_high_resolution_images": True}),
+                ("qwen3-vl-plus", {"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}}, {}),
+                ("qwen3-vl-plus", {"type": "video", "video": ["https://example.com/1.jpg"] * 4}, {}),
+                ("qwen-omni-turbo", {"type": "input_audio", "input_audio": {"data": "https://example.com/a.mp3", "format": "mp3"}}, {}),
+                ("qwen-omni-turbo", {"type": "input_audio", "input_audio": {"data": base64.b64encode(bytes(64_000)).decode(), "format": "mp3"}}, {}),
+            )
+        ]
+    details = [(one.events[-1] if one.raw.startswith(b"data:") else one.json)["usage"]["prompt_tokens_details"] for one in used]
+    assert [one.get("image_tokens") or one.get("video_tokens") or one["audio_tokens"] for one in details] == [1_026, 66, 1_026, 10_242, 2_050, 250, 100]
 
 
 async def test_a_server_can_hang():

@@ -84,10 +84,10 @@ class Answering:
         response = web.StreamResponse(headers={"content-type": _STREAM, **headers})
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await response.prepare(request)
         stall_at = 1 + (fault.after or 0) if fault and fault.kind == "stall" else 0
         outputs, pending = 0, b""
         try:
+            await response.prepare(request)
             for frame in frames:
                 outputs += frame.output
                 due = began + self._due(call, reply, frame.token)
@@ -141,7 +141,7 @@ def _broken(frames: list[Frame], fault: Fault | None, dialect: ModuleType, reque
         return frames
     outputs = [place for place, frame in enumerate(frames) if frame.output]
     after = fault.after or 0
-    place = outputs[after] if after < len(outputs) else len(frames)
+    place = outputs[after] if after < len(outputs) else outputs[-1] + 1 if outputs else len(frames)
     token = frames[place - 1].token if place else 0
     if fault.kind == "stream_error":
         return [*frames[:place], Frame(token, dialect.error_frame(Refusal(fault.code, fault.message, status=fault.status), request_id))]

@@ -32,7 +32,7 @@ __all__ = ["SimulatorSettings", "parse_settings", "serve"]
 COMPATIBLE, NATIVE = "/compatible-mode/v1", "/api/v1"
 _AIGC = f"{NATIVE}/services/aigc"
 _LARGEST_BODY = 256 * 2**20
-_BATCH_ONLY = frozenset({"batch-test-model"})
+_BLOCKED = Fault(kind="stream_error", code="data_inspection_failed", message="Output data may contain inappropriate content.", after=1)
 
 
 @asynccontextmanager
@@ -98,7 +98,7 @@ class Simulator:
             except Refusal as refusal:
                 return self._counted(_refused(refusal, request_id, dialect, stream=stream))
             blocked = call.stream and self.engine.blocks(*(choice.text for choice in reply.choices))
-            return self._counted(await self._answering.answer(request, call, reply, dialect, BLOCKED if blocked else fault))
+            return self._counted(await self._answering.answer(request, call, reply, dialect, _BLOCKED if blocked else fault))
 
         return generation
 
@@ -159,8 +159,7 @@ class Simulator:
         """(status, request id, body) of one line of a batch: as a call, but no rate limits hold, and no fault strikes."""
         request_id = self.engine.new_id()
         try:
-            model = body.get("model")
-            call = self._read({**body, "model": "qwen-plus"} if model in _BATCH_ONLY else {**body, "stream": False}, {}, openai_dialect, "")
+            call = self._read({**body, "stream": False}, {}, openai_dialect, "")
             reply = await self.engine.reply(call, request_id)
         except Refusal as refusal:
             return refusal.status, request_id, json.decode(openai_dialect.error_body(refusal, request_id))
@@ -202,9 +201,6 @@ class Simulator:
     def _counted(self, response: web.StreamResponse) -> web.StreamResponse:
         self._statuses[response.status] = self._statuses.get(response.status, 0) + 1
         return response
-
-
-BLOCKED = Fault(kind="stream_error", code="data_inspection_failed", message="Output data may contain inappropriate content.", after=1)
 
 
 def _decoded(raw: bytes) -> tuple[Mapping[str, Any], bool]:

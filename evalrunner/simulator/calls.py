@@ -23,7 +23,9 @@ _REQUEST = "invalid_request_error"
 CODES: dict[str, Code] = {
     "invalid_parameter_error": Code(400, _REQUEST, "InvalidParameter", "The request contains an invalid parameter."),
     "invalid_request_error": Code(400, _REQUEST, "InvalidParameter", "Required body invalid, please check the request body format."),
-    "not_support_enable_thinking": Code(400, _REQUEST, "InvalidParameter.NotSupportEnableThinking", "The model does not support enable_thinking."),
+    "InvalidParameter.NotSupportEnableThinking": Code(
+        400, _REQUEST, "InvalidParameter.NotSupportEnableThinking", "The model does not support enable_thinking."
+    ),
     "data_inspection_failed": Code(400, "data_inspection_failed", "DataInspectionFailed", "Input data may contain inappropriate content."),
     "Arrearage": Code(400, "Arrearage", "Arrearage", "Access denied, please make sure your account is in good standing."),
     "InvalidURL": Code(400, _REQUEST, "InvalidURL", "Failed to download multimodal content."),

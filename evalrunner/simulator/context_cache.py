@@ -11,7 +11,7 @@ from evalrunner.cost.tokens import count_messages
 from evalrunner.simulator.calls import Call
 from evalrunner.simulator.chance import draw
 
-SMALLEST, TTL_S, MARKERS = 1_024, 300.0, 4
+SMALLEST, TTL_S, MARKERS, MOST = 1_024, 300.0, 4, 10_000
 
 
 class ContextCache:
@@ -28,6 +28,8 @@ class ContextCache:
         if not ends and not self._implicit:
             return
         now, longest = self._now(), 0
+        if len(self._seen) > MOST:
+            self._seen = {key: until for key, until in self._seen.items() if until > now}
         for end in ends[-MARKERS:] or range(1, len(call.messages) + 1):
             prefix = call.messages[:end]
             tokens = min(count_messages(prefix, tools=call.params.get("tools")) - 3, call.prompt_tokens)

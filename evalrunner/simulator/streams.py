@@ -18,8 +18,11 @@ class Frame(NamedTuple):
 
 
 def pieces(text: str, size: int) -> Iterator[tuple[str, int]]:
-    """The text in chunks of about `size` tokens (the service sends several at once), each with the number of its tokens."""
+    """The text in chunks of about `size` tokens (the service sends several at once), each with the number of its tokens. The first has one, so that
+    the first output comes at the time to first token and not some tokens later.
+    """
     found = _PIECE.findall(text)
-    for start in range(0, len(found), size):
-        part = found[start : start + size]
+    start, end = 0, 1
+    while part := found[start:end]:
         yield "".join(part), len(part)
+        start, end = end, end + size

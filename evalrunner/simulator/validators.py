@@ -147,7 +147,7 @@ def _check_stream(call: Call) -> None:
 def _check_thinking(call: Call) -> None:
     asked, facts = call.params.get("enable_thinking"), call.facts
     if asked and facts.thinking == "none":
-        raise Refusal("not_support_enable_thinking")
+        raise Refusal("InvalidParameter.NotSupportEnableThinking")
     if asked is False and facts.thinking == "only":
         raise engine_refusal("The value of the enable_thinking parameter is restricted to True.")
     if call.thinking and facts.open and not call.stream:
