@@ -72,6 +72,8 @@ def fabricate(
                         for name, value in row.items()
                         if name != "score"
                     }
+                    if "sample_id" in put:
+                        row["sample_id"] = f"{put['sample_id']} {sample + 1}"
                     if "tags" in put:
                         row["tags"] = [(put["tags"], put["tags"] if sample % 2 else "other")]
                     rows.append(row)

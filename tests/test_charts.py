@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrunner.report import charts
@@ -100,7 +100,8 @@ def test_nothing_measured_draws_nothing():
     assert charts.scatter([], x_unit="ms") == ""
 
 
-@given(st.lists(st.tuples(st.text(max_size=60), positive, st.floats(0, 100)), min_size=1, max_size=12))
+@given(st.lists(st.tuples(st.text(max_size=60), positive, st.floats(0, 100)), min_size=1, max_size=8))
+@settings(max_examples=40)
 def test_any_names_and_places_give_a_drawing(points):
     """Long, empty, Chinese or odd names never break a scatter."""
     drawing = charts.scatter([charts.Point(name, x, y) for name, x, y in points], x_unit="ms", log_x=True)

@@ -180,7 +180,7 @@ def _evil(text):
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_the_data_block_holds_any_text_and_none_that_ends_it(value):
     """What goes in comes out; no character in it can close the element or open a comment."""
     text = str(in_script(value))

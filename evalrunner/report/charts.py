@@ -147,10 +147,9 @@ def interval(
     return _tag("svg", _join(parts), width="100%", height=height, class_="row-chart", aria_hidden="true")
 
 
-def ticks(axis: Axis) -> Markup:
-    """The axis of a column of `interval` rows."""
-    last = len(axis.ticks) - 1
-    shown = [(v, text) for k, (v, text) in enumerate(axis.ticks) if k % max(1, math.ceil(last / 4)) == 0 or len(axis.ticks) <= 5]
+def ticks(axis: Axis, *, most: int = 7) -> Markup:
+    """The axis of a column of `interval` rows; of many ticks at most `most` are written, the last always."""
+    shown = axis.ticks[:: -math.ceil(len(axis.ticks) / most)]
     texts = [_tag("text", text, x=_pc(axis.at(v)), y=10, class_="tick mid") for v, text in shown]
     return _tag("svg", _join(texts), width="100%", height=14, class_="row-chart", aria_hidden="true")
 
@@ -162,10 +161,9 @@ def stack(parts: Iterable[tuple[str, float, str]], *, height: int = 14) -> Marku
     bars, left = [], 0.0
     for name, amount, tip in known:
         width = amount / total * 100
-        bars.append(_tag("rect", x=_pc(left), y=0, width=_pc(width), height=height, class_=f"bar {name}", data_tip=tip))
+        bars.append(_tag("rect", x=_pc(left), y=0, width=_pc(width - min(0.5, width / 3)), height=height, class_=f"bar {name}", data_tip=tip))
         left += width
-    gaps = [_line(x, x, 0, height, "gap") for x in _running(amount / total * 100 for _, amount, _ in known)]
-    return _tag("svg", _join(bars + gaps), width="100%", height=height, class_="row-chart bars", aria_hidden="true")
+    return _tag("svg", _join(bars), width="100%", height=height, class_="row-chart bars", aria_hidden="true")
 
 
 def columns(bars: Sequence[tuple[float, Sequence[tuple[str, float]]]], *, width: float, unit: str, height: int = 110) -> Markup:
@@ -302,14 +300,6 @@ def _curve(series: Series, axis: Axis) -> str:
 
 def _median(series: Series) -> float:
     return next((v for v, share in zip(series.values, series.shares, strict=True) if share >= 0.5), series.values[-1])
-
-
-def _running(widths: Iterable[float]) -> list[float]:
-    """Where one bar ends and the next begins."""
-    edges: list[float] = []
-    for width in widths:
-        edges.append((edges[-1] if edges else 0.0) + width)
-    return edges[:-1]
 
 
 def _plain(value: float) -> str:

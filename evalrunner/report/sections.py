@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,11 @@ KNOWN_OUTCOMES = (*(one.value for one in Outcome), "missing")
 
 @dataclass(frozen=True)
 class View:
-    """One cell as tables and charts name it."""
+    """One cell as tables and charts name it: by what tells it from the other cells of its prompt set."""
 
     cell: CellSummary
-    title: str | Markup
+    label: str
+    title: str
     rest: tuple[str | Markup, ...]
     colour: int
     tip: str
@@ -192,7 +193,8 @@ def _group(name: str, cells: Sequence[CellSummary], summary: Summary) -> Group:
     scorer = scorers[0] if scorers else None
     ranked = sorted(cells, key=lambda cell: _rank(cell, scorer))
     colours = _colours(cells, ranked)
-    views = [_view(cell, scorer, summary.varying, colours[cell.index]) for cell in ranked]
+    differing = _differing(cells)
+    views = [_view(cell, scorer, differing, colours[cell.index]) for cell in ranked]
     found = [cell.scores[scorer] for cell in ranked if scorer in cell.scores] if scorer else []
     edges = [v * 100 for e in found for v in (e.value, e.low, e.high) if v is not None]
     currencies = {cell.cost.currency for cell in cells if cell.cost.currency}
@@ -205,7 +207,7 @@ def _group(name: str, cells: Sequence[CellSummary], summary: Summary) -> Group:
         tied=len(cells) > 1 and any(e.tie_group for e in found),
         has={metric: any(cell.latency[metric].n for cell in cells) for metric in LATENCIES} | {"speed": any(cell.speed["decode_tok_s"].n for cell in cells)},
         currency=currencies.pop() if len(currencies) == 1 else None,
-        verdicts=verdicts(ranked, scorer),
+        verdicts=verdicts([(view.label, view.cell) for view in views], scorer),
         tradeoffs=_tradeoffs(views, scorer) if scorer and len(cells) > 1 else [],
     )
 
@@ -224,16 +226,27 @@ def _colours(cells: Sequence[CellSummary], ranked: Sequence[CellSummary]) -> dic
     return {cell.index: min(k + 1, charts.COLOURS) for k, cell in enumerate(ranked)}
 
 
-def _view(cell: CellSummary, scorer: str | None, varying: Iterable[str], colour: int) -> View:
-    plain: dict[str, str] = {"model": cell.model, "prompt": cell.prompt}
-    parts: list[str | Markup] = [plain[name] for name in ("model", "prompt") if name in varying]
-    parts += [f"{name} {value}" for name, value in cell.params.items() if name in varying]
-    if "stream" in varying:
-        parts.append(both("streamed" if cell.stream else "whole"))
-    title, *rest = parts or [cell.model]
+def _differing(cells: Sequence[CellSummary]) -> list[str]:
+    """The dimensions in which the cells of one prompt set differ."""
+    names = ["model", "provider", "prompt", *dict.fromkeys(name for cell in cells for name in cell.params), "stream"]
+    return [name for name in names if len({repr(_dimension(cell, name)) for cell in cells}) > 1]
+
+
+def _dimension(cell: CellSummary, name: str) -> Any:
+    return cell.params.get(name) if name not in ("model", "provider", "prompt", "stream") else getattr(cell, name)
+
+
+def _view(cell: CellSummary, scorer: str | None, differing: Sequence[str], colour: int) -> View:
+    plain = [str(_dimension(cell, name)) for name in differing if name in ("model", "prompt")]
+    if "provider" in differing:
+        plain.append(cell.provider)
+    plain += [f"{name} {value}" for name, value in cell.params.items() if name in differing]
+    plain = plain or [cell.model]
+    spoken: list[Markup] = [both("streamed" if cell.stream else "whole")] if "stream" in differing else []
+    label = " · ".join([*plain, *(["stream" if cell.stream else "no stream"] if spoken else [])])
     estimate = cell.scores.get(scorer) if scorer else None
-    tip = f"{cell.label}: {share(estimate.value)} [{span(estimate.low, estimate.high) or '?'}], n = {estimate.n}" if estimate and estimate.n else cell.label
-    return View(cell, title, tuple(rest), colour, tip)
+    tip = f"{label}: {share(estimate.value)} [{span(estimate.low, estimate.high) or '?'}], n = {estimate.n}" if estimate and estimate.n else label
+    return View(cell, label, plain[0], (*plain[1:], *spoken), colour, tip)
 
 
 # --- trade-offs ---
@@ -245,8 +258,9 @@ def _tradeoffs(views: Sequence[View], scorer: str) -> list[Trade]:
     trades = []
     if len({view.cell.cost.currency for view, _, _ in cost}) == 1:
         trades.append(_trade("trade_cost", "col_cost", cost[0][0].cell.cost.currency, [(v, x, None) for v, x, _ in cost if x is not None], scorer))
-    spans = [(v, x, (q.low, q.high) if q.low is not None and q.high is not None else None) for v, x, q in speed if x is not None]
-    trades.append(_trade("trade_latency", "col_p50_latency", "ms", spans, scorer))
+    scale, unit = (1000.0, "s") if max((x or 0 for _, x, _ in speed), default=0) >= SECONDS_FROM_MS else (1.0, "ms")
+    spans = [(v, x / scale, (q.low / scale, q.high / scale) if q.low is not None and q.high is not None else None) for v, x, q in speed if x is not None]
+    trades.append(_trade("trade_latency", "col_p50_latency", unit, spans, scorer))
     return [trade for trade in trades if trade and len(trade.rows) > 1]
 
 
@@ -255,7 +269,7 @@ def _trade(title: str, column: str, unit: str | None, places: Sequence[tuple[Vie
     beaten = charts.pareto([(x, e.value or 0.0) for _, x, _, e in found])
     points = [
         charts.Point(
-            name=view.cell.label,
+            name=view.label,
             x=x,
             y=(e.value or 0.0) * 100,
             x_span=x_span,
@@ -292,7 +306,7 @@ def _metric(name: str, views: Sequence[tuple[View, Distribution]]) -> Metric | N
         return None
     scale, unit = (1000.0, "s") if max(d.quantiles[0].value or d.mean or 0 for _, d in measured) >= SECONDS_FROM_MS else (1.0, "ms")
     drawn = [
-        charts.Series(view.cell.label, [v / scale for v in d.curve], [k / (len(d.curve) - 1) for k in range(len(d.curve))], view.colour)
+        charts.Series(view.label, [v / scale for v in d.curve], [k / (len(d.curve) - 1) for k in range(len(d.curve))], view.colour)
         for view, d in measured[: charts.COLOURS]
         if len(d.curve) > 1
     ]
