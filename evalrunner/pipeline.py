@@ -103,12 +103,12 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
 
 
 def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Clock) -> list[Lane]:
-    """One lane per model; models of an account with `shared` limits have one limiter between them."""
+    """One lane per model. A provider counts by account and model id, or by account alone (`shared`): lanes that it counts together have one limiter."""
     limiters: dict[str, Limiter] = {}
     lanes = []
     for model in plan.models:
         limits = plan.limits(model)
-        name = model.provider if limits.shared else f"{model.provider}/{model.name}"
+        name = model.provider if limits.shared else f"{model.provider}/{model.id}"
         limiter = limiters.setdefault(name, Limiter(limits, clock))
         lanes.append(Lane(model=model, client=clients[model.provider], limiter=limiter, requests=run_dir.missing(plan.requests(model))))
     return lanes
