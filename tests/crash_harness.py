@@ -36,6 +36,16 @@ class FaultyFiles(Files):
         self._kept_contents: dict[int, bytes] = {}
         self._files = 0
 
+    @classmethod
+    def after(cls, old: FaultyFiles) -> FaultyFiles:
+        """A sound disk with the content of `old`: a new process on the same machine."""
+        files = cls(old.root)
+        files._names, files._kept_names, files._kept_contents, files._files = old._names, old._kept_names, old._kept_contents, old._files
+        return files
+
+    def break_at(self, at: int, how: How) -> None:
+        self._at, self._how = at, how
+
     def open(self, path: Path, flags: int) -> int:
         self._step(writes=bool(flags & os.O_CREAT))
         fd = super().open(path, flags)
@@ -98,6 +108,7 @@ class FaultyFiles(Files):
                 path.mkdir(exist_ok=True)
             else:
                 path.write_bytes(self._kept_contents.get(number, b""))
+        self._names = dict(self._kept_names)
 
     def _step(self, *, writes: bool = False) -> None:
         self.operations += 1
