@@ -1,7 +1,11 @@
 import asyncio
+import re
+from pathlib import Path
+from typing import get_args
 
 import aiohttp
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from simulated import CHAT, simulated
@@ -9,6 +13,7 @@ from simulated import CHAT, simulated
 from evalrunner.cost.models import ModelFacts
 from evalrunner.simulator.app import parse_settings, serve
 from evalrunner.simulator.calls import Refusal
+from evalrunner.simulator.faults import FaultKind
 from evalrunner.simulator.limits import Limit, Limiter, Window
 
 SCHOOL = {"role": "system", "content": "You are a helpful assistant."}
@@ -287,3 +292,13 @@ async def test_two_simulators_can_run_side_by_side():
     async with serve(parse_settings({})) as one, serve(parse_settings({})) as other:
         assert one != other
         assert one.startswith("http://127.0.0.1:")
+
+
+def test_the_documented_options_work():
+    """The block of options in docs/simulator.md is accepted as it stands."""
+    text = (Path(__file__).parent.parent / "docs" / "simulator.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    settings = parse_settings(yaml.safe_load(block))
+    assert set(yaml.safe_load(block)) == set(settings.__struct_fields__), "every option is documented"
+    for kind in get_args(FaultKind):
+        assert f"`{kind}`" in text

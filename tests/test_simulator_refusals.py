@@ -2,10 +2,17 @@
 
 import asyncio
 import base64
+import contextlib
 
 import aiohttp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from simulated import CHAT, TEXT, png, simulated, wav
+
+from evalrunner.simulator import native_dialect, openai_dialect
+from evalrunner.simulator.app import Simulator, parse_settings
+from evalrunner.simulator.calls import Refusal
 
 HI = [{"role": "user", "content": "Hi"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -368,3 +375,38 @@ async def test_an_unknown_path_is_told_in_the_dialect_of_its_prefix():
     async with simulated() as it:
         assert (await it.post("/compatible-mode/v1/chat/completion", {})).json["error"]["code"] == "not_found"
         assert (await it.post("/api/v1/nothing", {})).json["code"] == "NotFound"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(["", "user", "tool", "x", "json"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "url", "name", "function", "id"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["model", "messages", "temperature", "top_k", "n", "seed", "stop", "tools", "tool_choice", "response_format", "stream_options", "modalities", "max_tokens"]
+    + ["enable_thinking", "thinking_budget", "reasoning_effort", "audio", "logprobs", "max_completion_tokens", "result_format", "parameters", "input"]
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "system"]), "content": JSON}, optional={"tool_calls": JSON, "tool_call_id": JSON, "partial": JSON}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(FIELDS, JSON, max_size=4), st.lists(MESSAGE, max_size=3), st.sampled_from(["qwen-turbo", "qwen-vl-max", "qwen-long", "qwen3-omni-flash"])
+)
+async def test_no_body_crashes_it(changes, messages, model):
+    """Whatever JSON is sent, in either dialect, is answered or refused by name."""
+    simulator = Simulator(parse_settings({}))
+    params = {name: value for name, value in changes.items() if name not in {"model", "messages", "input"}}
+    for body, dialect, endpoint in (
+        ({"model": model, "messages": messages, **changes}, openai_dialect, ""),
+        ({"model": model, "input": {"messages": messages}, "parameters": params, **changes}, native_dialect, "text"),
+    ):
+        with contextlib.suppress(Refusal):
+            call = simulator._read(body, {}, dialect, endpoint)
+            reply = await simulator.engine.reply(call, "id")
+            assert dialect.whole(call, reply)
+            assert dialect.frames(call, reply, 4)

@@ -59,7 +59,13 @@ def test_content_parts_count_their_texts_in_either_dialect():
 
 def test_the_template_for_thinking_is_counted():
     """Hybrid models get an empty thought when they shall not think; models without a thinking mode get nothing."""
-    assert [overhead("qwen-max"), overhead("qwen-plus"), overhead("qwen-plus", thinking=True), overhead("qwen3.8-max"), overhead("elsewhere")] == [0, 4, 0, 2, 0]
+    assert [overhead("qwen-max"), overhead("qwen-plus"), overhead("qwen-plus", thinking=True), overhead("qwen3.8-max"), overhead("elsewhere")] == [
+        0,
+        4,
+        0,
+        2,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
