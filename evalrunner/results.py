@@ -28,11 +28,13 @@ class Run:
 
     def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per request, with the columns of `results/*.parquet`; also while the run goes on. Raises StoreError."""
-        return read_results(self.path, columns).to_pandas()
+        frame: pd.DataFrame = read_results(self.path, columns).to_pandas()
+        return frame
 
     def attempts(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per HTTP exchange. Raises StoreError."""
-        return read_attempts(self.path, columns).to_pandas()
+        frame: pd.DataFrame = read_attempts(self.path, columns).to_pandas()
+        return frame
 
     def summary(self) -> Summary:
         """Every table of the report, as values. Raises StoreError."""

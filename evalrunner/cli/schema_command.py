@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from evalrunner.plan.config_schema import config_schema
+from evalrunner.plan.config import config_schema
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
