@@ -225,7 +225,7 @@ def test_infrastructure_errors_that_differ_between_models_raise_a_banner():
     """20 % of one model's requests timed out, none of the other's: both that and the difference are said."""
     rows = [row(i, model=model, outcome="timeout" if model == "a" and i < 20 else "ok") for model in "ab" for i in range(100)]
     summary = summarise(table(rows), None, manifest(100))
-    assert [notice.text.split()[3] for notice in summary.notices if notice.kind == "infrastructure"] == ["a's"]
+    assert [notice.text.split()[2] for notice in summary.notices if notice.kind == "infrastructure"] == ["a's"]
     assert "infrastructure_differs" in kinds(summary)
 
 

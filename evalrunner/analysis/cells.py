@@ -29,13 +29,17 @@ class Scored(NamedTuple):
 
 def score_units(rows: Rows, scorer: str) -> Scored:
     """The scores of `scorer`, added up by sample and cell. Unanswered requests never count."""
-    score = rows.number(f"score_{scorer}")
-    have = rows.answered & ~np.isnan(score)
+    return by_unit(rows, f"score_{scorer}")
+
+
+def by_unit(rows: Rows, column: str) -> Scored:
+    """A column over the answered requests that have it, added up by sample and cell."""
+    values = rows.number(column)
+    have = rows.answered & ~np.isnan(values)
     size = len(rows.first)
     count = np.bincount(rows.unit[have], minlength=size)
-    total = np.bincount(rows.unit[have], weights=score[have], minlength=size)
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return Scored(count, total.astype(np.float64), mean)
+    total = np.bincount(rows.unit[have], weights=values[have], minlength=size).astype(np.float64)
+    return Scored(count, total, np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 def estimates(scored: Scored, group: Ints, planned: Ints) -> list[Estimate]:

@@ -42,6 +42,10 @@ class CellKey(NamedTuple):
     params: str
     stream: bool
 
+    def values(self) -> dict[str, Any]:
+        """The parameters by name."""
+        return json.loads(self.params) if self.params else {}
+
 
 class Factor(NamedTuple):
     """A column of few distinct values: `names[codes[i]]` is row i's, code -1 its absence. Names are sorted."""
@@ -166,7 +170,7 @@ def _place(key: CellKey, plan: Mapping[str, Any]) -> tuple[Any, ...]:
     sets = plan.get("prompt_sets", [])
     names = [one["name"] for one in sets]
     prompts = list(next((one["prompts"] for one in sets if one["name"] == key.prompt_set), []))
-    params = json.loads(key.params) if key.params else {}
+    params = key.values()
     grid = plan.get("grid") or {}
     points = tuple((name, *_position(params.get(name), grid.get(name))) for name in sorted({*grid, *params}))
     models = [model["name"] for model in plan.get("models", [])]

@@ -110,17 +110,13 @@ def scorer_names(rows: Rows, plan: Mapping[str, Any]) -> list[str]:
 def varying(keys: Sequence[CellKey]) -> list[str]:
     """Which dimensions take more than one value, parameter by parameter."""
     plain = [name for name in ("prompt_set", "prompt", "model", "provider", "stream") if len({getattr(key, name) for key in keys}) > 1]
-    params = [_params(key) for key in keys]
+    params = [key.values() for key in keys]
     names = sorted({name for one in params for name in one})
     return plain + [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in params}) > 1]
 
 
-def _params(key: CellKey) -> dict[str, Any]:
-    return json.loads(key.params) if key.params else {}
-
-
 def _label(key: CellKey, differing: Sequence[str]) -> str:
-    params = _params(key)
+    params = key.values()
     parts = [getattr(key, name) for name in ("prompt_set", "model", "prompt") if name in differing]
     parts += [f"{name}={json.dumps(params[name], ensure_ascii=False)}" for name in differing if name in params]
     if "stream" in differing:
@@ -150,7 +146,7 @@ def _cells(rows: Rows, scored: Mapping[str, Scored], plan: Mapping[str, Any]) ->
             model=key.model,
             model_id=ids.names[ids.codes[first[at]]] if ids.codes[first[at]] >= 0 else key.model,
             provider=key.provider,
-            params=_params(key),
+            params=key.values(),
             stream=bool(key.stream),
             samples=samples[at],
             trials=trials,

@@ -1,0 +1,167 @@
+"""Gates: broken only where it is shown, held only where it is shown, and never passed by nothing."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_compare import rows
+
+from evalrunner.analysis.compare import compare
+from evalrunner.analysis.gates import Against, Rule, check_gates, gates_state, metric_problem
+from evalrunner.analysis.pairing import Side
+from evalrunner.analysis.summary import summarise
+from evalrunner.errors import ConfigError
+
+
+def run(*tables):
+    """A run's summary and its side of a comparison."""
+    table = pa.concat_tables(tables)
+    return summarise(table, None, {"plan": {"trials": 1}}), Side("run", table, {"trials": 1}, {})
+
+
+def checked(rule, *tables):
+    summary, _ = run(*tables)
+    return check_gates([rule], summary)
+
+
+def against(baseline, candidate):
+    (old, old_side), (new, new_side) = run(*baseline), run(*candidate)
+    return new, Against(compare(old_side, new_side), old)
+
+
+@pytest.mark.parametrize(
+    ("right", "state"), [(99, "pass"), (70, "fail"), (92, "inconclusive"), (88, "inconclusive")], ids=["clearly above", "clearly below", "above", "below"]
+)
+def test_a_minimum_is_decided_by_the_interval(right, state):
+    """score_exact ≥ 0.9 over 100 samples: wholly above passes, wholly below fails, in between it is inconclusive and says how many would decide."""
+    (result,) = checked(Rule(metric="score_exact", min=0.9), rows([1.0] * right + [0.0] * (100 - right)))
+    assert result.state == state
+    assert (result.samples_needed is not None) == (state == "inconclusive")
+    assert f"score_exact ≥ 0.9: {state}" in result.text
+
+
+def test_infrastructure_errors_do_not_fail_a_gate():
+    """5 % of the requests timed out: what was answered passes, and the bounds are shown."""
+    (result,) = checked(Rule(metric="score_exact", min=0.9), rows([1.0] * 190 + [None] * 10))
+    assert result.state == "pass"
+    assert result.bounds == pytest.approx((0.95, 1.0))
+
+
+def test_nothing_measured_never_passes():
+    """No answer, no matching cell: no data, whatever the limit."""
+    (unanswered,) = checked(Rule(metric="score_exact", min=0.0), rows([None] * 10))
+    (missing,) = checked(Rule(metric="score_exact", max=1.0, where={"model": "nobody"}), rows([1.0] * 10))
+    assert (unanswered.state, missing.state) == ("no data", "no data")
+    assert "no cell has model=nobody" in missing.text
+    assert gates_state([unanswered]) == "no data"
+
+
+def test_every_matching_cell_must_pass():
+    """Without `where` each cell is judged; with it only the chosen; the worst decides."""
+    tables = [rows([1.0] * 100, model="good"), rows([0.0] * 100, model="bad")]
+    everyone = checked(Rule(metric="score_exact", min=0.5), *tables)
+    assert sorted((one.cell, one.state) for one in everyone) == [("bad", "fail"), ("good", "pass")]
+    assert gates_state(everyone) == "fail"
+    assert gates_state(checked(Rule(metric="score_exact", min=0.5, where={"model": "good"}), *tables)) == "pass"
+    assert gates_state([]) == "pass"
+
+
+def test_a_percentile_needs_enough_requests():
+    """p95 of 50 requests is inconclusive and says 100; of 400 it is decided by its order-statistic interval."""
+    few = rows([1.0] * 50, ttft_ms=pa.array(np.linspace(10, 100, 50)))
+    many = rows([1.0] * 400, ttft_ms=pa.array(np.linspace(10, 100, 400)))
+    (short,) = checked(Rule(metric="ttft_ms.p95", max=1500), few)
+    assert (short.state, short.samples_needed) == ("inconclusive", 100)
+    assert [checked(Rule(metric="ttft_ms.p95", max=limit), many)[0].state for limit in (1500, 95.5, 50)] == ["pass", "inconclusive", "fail"]
+
+
+def test_means_tokens_cost_and_coverage_have_limits_too():
+    """Mean latency has its t interval; tokens, cost and coverage are what they are."""
+    table = rows(
+        [1.0] * 9 + [None],
+        latency_ms=pa.array([100.0, 110.0] * 5),
+        completion_tokens=pa.array([5] * 9 + [None]),
+        cost=pa.array([0.01] * 9 + [None]),
+        currency=pa.array(["CNY"] * 9 + [None]),
+    )
+    limits = {
+        "latency_ms": 200,
+        "completion_tokens": 5,
+        "cost": 0.0101,
+        "cost.total": 0.0901,
+        "cost.per_1000": 10.1,
+        "cost.per_correct.exact": 0.0101,
+        "coverage": 0.9,
+    }
+    for metric, limit in limits.items():
+        (result,) = checked(Rule(metric=metric, max=limit), table)
+        assert (metric, result.state) == (metric, "pass")
+        (result,) = checked(Rule(metric=metric, max=limit * 0.9), table)
+        assert (metric, result.state) == (metric, "fail" if metric != "latency_ms" else "pass")
+
+
+def test_a_minimum_and_a_maximum_are_two_results():
+    """A rule with both limits is judged on both."""
+    results = checked(Rule(metric="score_exact", min=0.1, max=0.5), rows([1.0] * 100))
+    assert [(one.limit, one.state) for one in results] == [("min", "pass"), ("max", "fail")]
+
+
+@pytest.mark.parametrize(("lost", "state"), [(0, "pass"), (60, "fail"), (12, "inconclusive")])
+def test_a_drop_is_shown_or_not(lost, state):
+    """At most 0.02 worse than the baseline over 1,000 paired samples: no flip passes, 6 % lost fails, 1.2 % lost is inconclusive."""
+    new, base = against([rows([1.0] * 1000)], [rows([0.0] * lost + [1.0] * (1000 - lost))])
+    (result,) = check_gates([Rule(metric="score_exact", max_drop=0.02)], new, base)
+    assert (result.state, result.baseline) == (state, 1.0)
+    assert result.value == pytest.approx(lost / 1000)
+
+
+def test_a_drop_of_a_percentile_is_a_rise_in_milliseconds():
+    """For a latency worse is up: p95 twice as high breaks a limit of 50 ms; the same distribution does not. Equal tokens pass a limit of 0."""
+    times = np.linspace(100, 200, 400)
+    old = rows([1.0] * 400, ttft_ms=pa.array(times), completion_tokens=pa.array([9] * 400))
+    slow = rows([1.0] * 400, ttft_ms=pa.array(times * 2), completion_tokens=pa.array([9] * 400))
+    rule = Rule(metric="ttft_ms.p95", max_drop=50)
+    for candidate, state in ((slow, "fail"), (old, "pass")):
+        new, base = against([old], [candidate])
+        assert check_gates([rule], new, base)[0].state == state
+    assert check_gates([Rule(metric="completion_tokens", max_drop=0)], new, base)[0].state == "pass"
+    few_new, few_base = against([old.slice(0, 20)], [slow.slice(0, 20)])
+    (result,) = check_gates([rule], few_new, few_base)
+    assert (result.state, result.samples_needed) == ("inconclusive", 100)
+
+
+def test_speed_is_better_when_higher():
+    """A drop of tokens per second is a drop: half the speed breaks the gate."""
+    old = rows([1.0] * 200, tpot_ms=pa.array(np.linspace(10, 11, 200)))
+    new, base = against([old], [rows([1.0] * 200, tpot_ms=pa.array(np.linspace(20, 22, 200)))])
+    (result,) = check_gates([Rule(metric="decode_tok_s.p50", max_drop=5)], new, base)
+    assert result.state == "fail"
+
+
+def test_a_cell_that_the_baseline_lacks_has_no_data():
+    """A cell outside the comparison cannot be said to hold a drop."""
+    new, base = against([rows([1.0] * 10)], [rows([1.0] * 10)])
+    more, _ = run(rows([1.0] * 10), rows([1.0] * 10, model="new"))
+    states = {one.cell: one.state for one in check_gates([Rule(metric="score_exact", max_drop=0.9)], more, base)}
+    assert states == {"m": "pass", "new": "no data"}
+    assert len(new.cells) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule(metric="score_exakt", min=0.9), "did you mean 'score_exact'"),
+        (Rule(metric="zzz", min=0.9), "known: score_exact"),
+        (Rule(metric="score_exact"), "no limit"),
+        (Rule(metric="score_exact", max_drop=0.1), "needs a baseline"),
+    ],
+)
+def test_a_rule_that_cannot_be_checked_is_refused(rule, said):
+    """An unknown metric, a rule without a limit, a drop without a baseline: each is an error in words."""
+    with pytest.raises(ConfigError, match=said):
+        checked(rule, rows([1.0] * 10))
+
+
+def test_metrics_are_known_before_a_run():
+    """A config's gates can be checked before anything is sent."""
+    assert metric_problem("ttft_ms.p95", []) is None
+    assert "did you mean 'ttft_ms.p95'" in metric_problem("ttft.p95", [])
