@@ -7,7 +7,7 @@ from array import array
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrunner.errors import DatasetError
@@ -198,6 +198,7 @@ def test_ids_are_text_and_default_to_the_row_number():
     assert [sample.id for sample in Dataset(rows, Selection())] == ["1", "2", "3"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=3), min_size=1))
 def test_duplicate_ids_name_both_places(names):
     """Every second use of an id is found, with the place of the first."""

@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrunner.plan.prompts import Conversation, Prompt, Text, check_template
@@ -88,6 +88,7 @@ def test_what_a_template_cannot_do_is_one_message_soon(text, expected):
     assert time.perf_counter() - began < 10
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_data_is_never_read_as_a_template(value):
     """Whatever a row holds arrives as it is."""

@@ -141,7 +141,7 @@ class Source:
             self._report(node, f"the tag {_shown(node.tag)} is not allowed: this is plain data")
         if isinstance(node, SequenceNode):
             return [self._plain(item) for item in node.value]
-        return {self._key(key): self._plain(value) for key, value in self._pairs(node)} if isinstance(node, MappingNode) else None
+        return {key.value: self._plain(value) for key, value in self._pairs(node)} if isinstance(node, MappingNode) else None
 
     def _pairs(self, node: MappingNode) -> list[tuple[Node, Node]]:
         """The node's own pairs, and before them those its merge keys (`<<`) bring and it does not replace."""
@@ -154,20 +154,17 @@ class Source:
                         self._report(source, "a merge key (<<) takes a mapping or a list of mappings")
                         continue
                     for pair in self._pairs(source):
-                        merged.setdefault(self._key(pair[0]), pair)
+                        merged.setdefault(pair[0].value, pair)
                 continue
-            name = self._key(key)
+            name = key.value
+            if not isinstance(key, ScalarNode):
+                self._report(key, "a key must be text")
+                continue
             if name in own:
                 first = own[name][0].start_mark
                 self._report(key, f"{name}: written twice (hint: first at line {first.line + 1}, column {first.column + 1})")
             own[name] = (key, value)
         return list((merged | own).values())
-
-    def _key(self, node: Node) -> str:
-        if not isinstance(node, ScalarNode):
-            self._report(node, "a key must be text")
-            return "?"
-        return str(node.value)
 
     def _child(self, node: Node | None, part: str | int) -> tuple[Node, Node] | None:
         if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
