@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import CHAT, simulated
 
@@ -41,6 +41,7 @@ def test_arithmetic_is_understood_in_digits_and_words(question, value):
     assert evaluate(question) == value
 
 
+@settings(deadline=None)
 @given(st.integers(-999, 999), st.integers(-999, 999), st.sampled_from("+-*"))
 def test_arithmetic_agrees_with_python(left, right, sign):
     """Whatever is asked of it, the brain computes what Python would."""
@@ -48,6 +49,7 @@ def test_arithmetic_agrees_with_python(left, right, sign):
     assert evaluate(f"What is {left} {sign} {right}?") == str(expected)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_no_question_breaks_it(text):
     """Any text has a value or none."""
@@ -55,6 +57,7 @@ def test_no_question_breaks_it(text):
     assert value is None or re.fullmatch(r"-?\d+(\.\d+)?", value)
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.integers(-(10**6), 10**6).map(str), st.sampled_from(["B", "(C)", "True", "no", "3.50", "1,200", "45%", "是", '{"a": 1, "b": "x"}', "Paris"])),
     st.integers(0, 2**64),
@@ -79,6 +82,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON, st.integers(0, 2**64))
 def test_a_wrong_value_differs_from_the_right_one(value, draw):
     """For any JSON value there is a wrong one."""

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrunner.cost import tokens
@@ -86,6 +86,7 @@ def test_images_cost_what_the_published_formula_says(size, rule, expected):
     assert image_tokens(*size, rule) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(11, 8_000), st.integers(11, 8_000), st.sampled_from([ImageRule(), OLD_VISION]))
 def test_an_image_never_costs_more_than_its_limit(width, height, rule):
     """`max_pixels` bounds the price of any image."""
@@ -98,6 +99,7 @@ def test_audio_and_video_cost_by_their_length():
     assert video_tokens(1024, 1024, 3) == 2 * 1_024 + 2
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_counting_is_repeatable_and_never_fails(text):
     """Any text has a number of tokens, the same each time, with or without the vocabulary."""
@@ -105,6 +107,7 @@ def test_counting_is_repeatable_and_never_fails(text):
     assert tokens._approximate(text) == tokens._approximate(text) >= (1 if text.strip() else 0)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80), st.integers(0, 40))
 def test_truncating_keeps_to_the_limit(text, limit):
     """The beginning of an answer that is cut at `max_tokens` has at most so many."""

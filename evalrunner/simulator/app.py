@@ -15,7 +15,7 @@ from aiohttp import web
 from msgspec import DecodeError, json
 
 from evalrunner.cost.models import ModelFacts, known, lookup
-from evalrunner.cost.tokens import count_messages, texts
+from evalrunner.cost.tokens import count_messages, count_text, texts
 from evalrunner.simulator import native_dialect, openai_dialect, validators
 from evalrunner.simulator.answering import Answering
 from evalrunner.simulator.calls import Call, Refusal
@@ -38,6 +38,7 @@ _BLOCKED = Fault(kind="stream_error", code="data_inspection_failed", message="Ou
 @asynccontextmanager
 async def serve(settings: SimulatorSettings, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Run a simulator while the block runs; gives its base URL. Port 0 takes a free one."""
+    count_text("")  # loads the vocabulary now: half a second that no request's latency shall hold
     simulator = Simulator(settings)
     runner = web.AppRunner(simulator.application(), access_log=None, shutdown_timeout=0.2)
     await runner.setup()

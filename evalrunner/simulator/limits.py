@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import Struct
 
@@ -63,8 +63,10 @@ class Limiter:
     `overrides`: limits by model (`*`: all others) that replace the catalogue's windows; None switches every limit off.
     """
 
-    def __init__(self, overrides: Mapping[str, Limit] | None, now: Callable[[], float] = time.monotonic) -> None:
-        self._overrides, self._now = overrides, now
+    def __init__(
+        self, overrides: Mapping[str, Limit] | None, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._overrides, self._now, self._sleep = overrides, now, sleep
         self._models: dict[str, _ModelLimits] = {}
 
     async def admit(self, model: str, facts: ModelFacts, tokens: int, wait_s: float = 0.0) -> None:
@@ -77,7 +79,7 @@ class Limiter:
         while limits.too_sudden(now):
             if now >= until:
                 raise Refusal("limit_burst_rate")
-            await asyncio.sleep(0.05)
+            await self._sleep(0.05)
             now = self._now()
         if limits.requests and not limits.requests.has_room(1, now):
             raise Refusal("limit_requests")
