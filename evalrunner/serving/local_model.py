@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def parse_options(options: Mapping[str, Any]) -> LocalOptions:
         raise ValueError(str(error)) from None
     if parsed.model.lower() in BUILT_IN:
         return replace(parsed, model=parsed.model.lower())
-    path = Path(parsed.model).expanduser().resolve()
+    path = Path(parsed.model).expanduser().absolute()
     if not path.is_file():
         raise ValueError(f"model: {parsed.model!r} is neither built in ({', '.join(BUILT_IN)}) nor the path of a GGUF file")
     return replace(parsed, model=str(path))
@@ -175,8 +176,12 @@ async def _address(process: asyncio.subprocess.Process, path: Path, log: IO[byte
     assert process.stdout is not None  # noqa: S101 - it was asked for
     if line := await process.stdout.readline():
         return line.decode().strip()
+    code = await process.wait()
     log.seek(0)
-    raise UnreachableError(f"local: llama.cpp does not start with {path}: {_last_error(log.read())}")
+    output = log.read()
+    first = re.search(rb"^[\d.]+ E (.+)", output, re.MULTILINE)  # what it says after its first error are consequences
+    reason = first[1].decode(errors="replace") if first else _last_error(output)
+    raise UnreachableError(f"local: llama.cpp does not start with {path}: {reason} (exit code {code})")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
