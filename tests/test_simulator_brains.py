@@ -8,10 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import CHAT, simulated
 
-from evalrunner.simulator.arithmetic import evaluate
+from evalrunner.simulator.arithmetic import solve
 from evalrunner.simulator.brains import expected_calls, said, wrong_text, wrong_value
 from evalrunner.simulator.chance import Correlation, is_right
 from evalrunner.simulator.tool_caller import fill
+
+
+def evaluate(text):
+    found = solve(text)
+    return found and found[1]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,11 @@ def test_luck_has_the_asked_probability_for_each_model():
     for correlation in (Correlation(), Correlation(0, 0), Correlation(1, 0), Correlation(0.2, 0.8)):
         right = sum(is_right(0.8, seed=1, subject=str(number), model="m", request="r", correlation=correlation) for number in range(4_000))
         assert right / 4_000 == pytest.approx(0.8, abs=0.03)
+
+
+def test_one_sum_in_two_wordings_is_one_question():
+    """What a question is called does not depend on the prompt around it, so that wordings share its difficulty."""
+    assert solve("What is 12 + 3? Answer with the number only.") == solve("Think carefully: twelve plus three") == ("12+3", "15")
 
 
 async def test_answers_come_from_a_data_set_whatever_the_prompt_around_them():

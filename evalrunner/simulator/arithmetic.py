@@ -34,15 +34,18 @@ _TOKEN = re.compile(rf"\s*({_NUMBER}|\*\*|[-+*/%()])")
 _LARGEST = 10**30
 
 
-def evaluate(text: str) -> str | None:
-    """The value of the last expression with an operator in `text`, as a person would write it; None when there is none or it has no value."""
+def solve(text: str) -> tuple[str, str] | None:
+    """(expression, value) of the last expression with an operator in `text`, the value as a person would write it; None when none has a value.
+
+    The expression is without blanks and words, so that the same sum in another wording is the same question.
+    """
     text = _NUMBER_WORDS.sub(lambda match: f" {_number_of(match[0])} ", text)
     for pattern, sign in _REWRITES:
         text = pattern.sub(sign, text)
     for expression in reversed(_EXPRESSION.findall(text)):
         for attempt in (expression, expression.strip("() ")):
             try:
-                return _written(_Parser(attempt).value())
+                return "".join(attempt.split()), _written(_Parser(attempt).value())
             except (ValueError, ZeroDivisionError):
                 continue
     return None

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import DecodeError, Struct, json
 
 from evalrunner.cost.tokens import texts
-from evalrunner.simulator.arithmetic import evaluate
+from evalrunner.simulator.arithmetic import solve
 from evalrunner.simulator.calls import Call
 
 _LETTER = re.compile(r"\(?([A-H])\)?\.?$")
@@ -35,11 +35,13 @@ Calls = list[tuple[str, dict[str, Any]]]
 
 
 class Solution(Struct, frozen=True):
-    """`subject` names the question, whatever it is wrapped in; `wrong(draw)` is a wrong answer. A list of (name, arguments) is a tool call."""
+    """`subject` names the question, whatever it is wrapped in; `wrong(draw)` is a wrong answer, None where
+    there is none. A list of (name, arguments) is a tool call.
+    """
 
     subject: str
     right: str | Calls
-    wrong: Callable[[int], str | Calls]
+    wrong: Callable[[int], str | Calls] | None
 
 
 Brain = Callable[[Call], Solution | None]
@@ -55,14 +57,16 @@ def last_text(call: Call) -> str:
 
 def arithmetic(call: Call) -> Solution | None:
     """The value of the last expression in the question, in digits or in words."""
-    value = evaluate(question := last_text(call))
-    return None if value is None else Solution(question, value, lambda draw: wrong_text(value, question, draw))
+    found = solve(last_text(call))
+    if found is None:
+        return None
+    expression, value = found
+    return Solution(expression, value, lambda draw: wrong_text(value, "", draw))
 
 
 def echo(call: Call) -> Solution:
     """What was said, said again; never wrong."""
-    said = last_text(call) or "..."
-    return Solution(said, said, lambda _: said)
+    return Solution("", last_text(call) or "...", None)
 
 
 class Lookup:

@@ -90,6 +90,8 @@ class Engine:
     def _answer(self, call: Call, draws: str, accuracy: float) -> str | Calls:
         solution = next(found for brain in self._brains if (found := brain(call)) is not None)
         seed = self._settings.seed
+        if solution.wrong is None:
+            return solution.right
         if is_right(accuracy, seed=seed, subject=solution.subject, model=call.model, request=draws, correlation=self._settings.correlation):
             self.right[call.model] = self.right.get(call.model, 0) + 1
             return solution.right
