@@ -14,9 +14,11 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 COLOURS = 8
-WIDTH = 460
-"""The usual width of a scatter in pixels: only labels depend on it, and only for where they stand."""
+WIDTH = 310
+"""A narrow width of a scatter in pixels, for placing labels alone: what is clear here is clear on a wider page too."""
 LABEL = 34
+NAMED = 4
+"""Curves that are named in the chart; of more the names would hide the curves, and the table beside has the same marks."""
 PLACES = ((9, 4, ""), (-9, 4, "end"), (0, -10, "mid"), (0, 19, "mid"), (9, -8, ""), (-9, -8, "end"), (9, 16, ""), (-9, 16, "end"), (12, -22, ""), (12, 30, ""))
 
 
@@ -102,7 +104,8 @@ def distribution(series: Sequence[Series], *, unit: str, height: int = 220) -> M
     curves = [_tag("path", d=_curve(s, axis), class_=f"curve c{s.colour} d{(s.colour - 1) % 4}") for s in shown]
     box = _tag("svg", _join(curves), viewBox="0 0 1000 1000", preserveAspectRatio="none", width="100%", height=height, class_="stretch")
     marks = [_marker(axis.at(_median(s)), height / 2, s.colour, tip=f"{s.name}: p50 = {_plain(_median(s))} {unit}") for s in shown]
-    return _frame(_grid(axis, shares, height, unit) + box + _join(marks), height)
+    names = _curve_names(shown, axis, height) if len(shown) <= NAMED else []
+    return _frame(_grid(axis, shares, height, unit) + box + _join([*marks, *names]), height)
 
 
 def scatter(points: Sequence[Point], *, x_unit: str, log_x: bool = False, height: int = 260) -> Markup:
@@ -261,7 +264,7 @@ def _frontier(places: Sequence[tuple[float, float]]) -> Markup:
 
 
 def _labels(points: Sequence[tuple[str, float, float, bool]], height: int) -> list[Markup]:
-    """Direct labels where they meet neither a point nor another label: right, left, above, below, then further off. Widths are guessed for a usual width."""
+    """Direct labels where they meet neither a point nor another label: right, left, above, below, then further off."""
     taken = [(x * WIDTH / 100 - 7, y - 7, x * WIDTH / 100 + 7, y + 7) for _, x, y, _ in points]
     parts = []
     for name, x, y, faded in sorted(points, key=lambda p: (p[3], p[2])):
@@ -296,6 +299,18 @@ def _curve(series: Series, axis: Axis) -> str:
     """A path in a 1000 × 1000 box, from the bottom at the least value to the top at the greatest, and on along it."""
     points = [f"{axis.at(value) * 10:.1f} {1000 - share * 1000:.1f}" for value, share in zip(series.values, series.shares, strict=True)]
     return f"M{'L'.join(points)}H1000"
+
+
+def _curve_names(shown: Sequence[Series], axis: Axis, height: int) -> list[Markup]:
+    """Each name beside its curve: the quickest to the left near the top, the slowest to the right near the bottom, the others between."""
+    parts = []
+    for k, series in enumerate(sorted(shown, key=_median)):
+        level = 0.85 - 0.7 * k / (len(shown) - 1) if len(shown) > 1 else 0.3
+        x = axis.at(next((v for v, share in zip(series.values, series.shares, strict=True) if share >= level), series.values[-1]))
+        left = x > 62 or (k == 0 and x > 25)
+        text = series.name if len(series.name) <= LABEL else f"{series.name[: LABEL - 1]}…"
+        parts.append(_tag("text", text, x=_pc(x), y=f"{height * (1 - level):.1f}", dx=-8 if left else 8, dy="0.35em", class_="label end" if left else "label"))
+    return parts
 
 
 def _median(series: Series) -> float:

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from evalrunner.analysis.tables import Notice, Summary
 from evalrunner.report import charts, quantities, sections
 from evalrunner.report.samples import SampleRows, pack
-from evalrunner.report.words import IN_BROWSER, LANGUAGES, WORDS, both, word
+from evalrunner.report.words import LANGUAGES, WORDS, both, word
 
 __all__ = ["SampleRows", "render"]
 
@@ -39,7 +39,7 @@ def render(summary: Summary, rows: SampleRows, *, lang: str = "en") -> str:
             summary=summary,
             chosen=packed,
             payload=packed.blocks,
-            facts=in_script(_facts(summary, lang, shown.colours)),
+            facts=in_script(_facts(summary, lang, shown)),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             style_hash=_hash(style),
@@ -92,13 +92,15 @@ def _notice(notice: Notice) -> Markup | str:
     return both(key, **values)
 
 
-def _facts(summary: Summary, lang: str, colours: tuple[int, ...]) -> dict[str, Any]:
+def _facts(summary: Summary, lang: str, shown: sections.Sections) -> dict[str, Any]:
     """What the script needs beside the samples."""
+    views = sorted(shown.views, key=lambda view: view.cell.index)
     kept = ("label", "prompt_set", "prompt", "model", "model_id", "provider", "params", "stream")
     return {
         "lang": lang,
-        "words": {one: {key: word(key, one) for key in IN_BROWSER} for one in LANGUAGES},
-        "cells": [{**{name: getattr(cell, name) for name in kept}, "colour": colour} for cell, colour in zip(summary.cells, colours, strict=True)],
+        "words": {one: {key: texts[k] for key, texts in WORDS.items()} for k, one in enumerate(LANGUAGES)},
+        "cells": [{**{name: getattr(view.cell, name) for name in kept}, "name": view.label, "colour": view.colour} for view in views],
+        "scorers": {group.name: group.scorer for group in shown.groups},
         "shapes": [charts.SHAPES[k] for k in sorted(charts.SHAPES)],
         "trials": max((cell.trials for cell in summary.cells), default=1),
         "providers": {one["name"]: one["base_url"] for one in summary.run.plan.get("providers", []) if one.get("base_url") and one.get("kind") != "dashscope"},

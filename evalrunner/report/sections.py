@@ -115,7 +115,6 @@ class Sections:
     sections: list[str]
     groups: list[Group]
     views: list[View]
-    colours: tuple[int, ...]
     latency: list[LatencyPart]
     slices: list[SliceTable]
     timeline: Timeline | None
@@ -150,7 +149,6 @@ def build(summary: Summary) -> Sections:
         sections=[name for name, here in shown.items() if here],
         groups=groups,
         views=views,
-        colours=tuple(view.colour for view in sorted(views, key=lambda view: view.cell.index)),
         latency=latency,
         slices=slices,
         timeline=_timeline(summary),
@@ -260,7 +258,7 @@ def _tradeoffs(views: Sequence[View], scorer: str) -> list[Trade]:
         trades.append(_trade("trade_cost", "col_cost", cost[0][0].cell.cost.currency, [(v, x, None) for v, x, _ in cost if x is not None], scorer))
     scale, unit = (1000.0, "s") if max((x or 0 for _, x, _ in speed), default=0) >= SECONDS_FROM_MS else (1.0, "ms")
     spans = [(v, x / scale, (q.low / scale, q.high / scale) if q.low is not None and q.high is not None else None) for v, x, q in speed if x is not None]
-    trades.append(_trade("trade_latency", "col_p50_latency", unit, spans, scorer))
+    trades.append(_trade("trade_latency", "col_latency_p50", unit, spans, scorer))
     return [trade for trade in trades if trade and len(trade.rows) > 1]
 
 
@@ -374,6 +372,12 @@ def _price(model: Mapping[str, Any]) -> str | None:
     return f"{model['name']} {price.get('currency')} {amounts}{more} (1M{dated})"
 
 
+def _moment(text: str | None) -> str | None:
+    """An ISO time to the second, where it is UTC; else as it came."""
+    utc = text is not None and text.endswith(("+00:00", "Z"))
+    return f"{text[:10]} {text[11:19]} UTC" if text is not None and utc else text
+
+
 def _provenance(summary: Summary) -> list[tuple[str, str | Markup | None]]:
     run, plan = summary.run, summary.run.plan
     git = run.git or {}
@@ -384,8 +388,8 @@ def _provenance(summary: Summary) -> list[tuple[str, str | Markup | None]]:
     return [
         ("run_id", run.run_id),
         ("state", f"{run.state} ({run.reason})" if run.reason else run.state),
-        ("started", run.started_at),
-        ("finished", run.finished_at),
+        ("started", _moment(run.started_at)),
+        ("finished", _moment(run.finished_at)),
         ("config", " · ".join(str(part) for part in (run.config.get("origin"), run.config.get("hash")) if part) or None),
         ("git", commit),
         (

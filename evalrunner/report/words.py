@@ -130,6 +130,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_score": ("Score", "得分"),
     "col_interval": ("95 % interval", "95 % 区间"),
     "col_coverage": ("Coverage", "覆盖率"),
+    "col_latency_p50": ("Latency p50", "延迟 p50"),
+    "col_latency_p95": ("Latency p95", "延迟 p95"),
     "col_p50": ("p50", "p50"),
     "col_p90": ("p90", "p90"),
     "col_p95": ("p95", "p95"),
@@ -148,7 +150,6 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "trade_cost": ("{scorer} against cost per 1,000 samples", "{scorer} 与每千样本费用"),
     "trade_latency": ("{scorer} against median latency", "{scorer} 与延迟中位数"),
-    "col_p50_latency": ("Latency p50", "延迟 p50"),
     "col_frontier": ("Frontier", "前沿"),
     "on_frontier": ("on the frontier", "在前沿上"),
     "dominated": ("beaten on both", "被全面超越"),
@@ -260,6 +261,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "any_cell": ("Any configuration", "任意配置"),
     "any_set": ("Any prompt set", "任意提示集"),
     "any_tag": ("Any {tag}", "任意 {tag}"),
+    "by_first": ("Judged by the first scorer", "按首个评分器评判"),
     "score_by": ("Judged by {scorer}", "按 {scorer} 评判"),
     "found": ("{n} of {all} samples", "{all} 个样本中的 {n} 个"),
     "none_found": ("No sample matches. Reset the filters to see all.", "没有匹配的样本。重置筛选以查看全部。"),
@@ -333,42 +335,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "f_resumes": ("Resumed", "继续次数"),
     "dirty": ("{commit}, with changes not committed", "{commit}，含未提交的更改"),
 }
-
-IN_BROWSER = (
-    *(
-        "search_hint",
-        "any_outcome",
-        "any_unanswered",
-        "any_result",
-        "any_right",
-        "any_wrong",
-        "any_cell",
-        "any_set",
-        "any_tag",
-        "score_by",
-        "found",
-        "none_found",
-    ),
-    *(
-        "choose",
-        "unpack",
-        "target",
-        "trial",
-        "answer",
-        "no_text",
-        "reasoning",
-        "tool_calls",
-        "no_answer",
-        "copy_json",
-        "copy_curl",
-        "copied",
-        "not_copied",
-        "back",
-    ),
-    *("right", "wrong", "partial", "unanswered", "unscored", "of_right", "old_browser", "contents", "theme", "table", "detail", "nav_samples", "help_title"),
-    *(key for key in WORDS if key[:2] in ("d_", "a_", "o_")),
-)
-"""What the script says; the page hands it these in both languages."""
 
 
 def word(key: str, lang: str, **values: object) -> str:

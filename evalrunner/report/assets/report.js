@@ -115,7 +115,7 @@
   }
 
   const span = (sample) => [index.samples.start[sample], index.samples.start[sample + 1]];
-  const scoresOf = () => index.records.scores[state.by] ?? index.records.scores[index.scorers[0]] ?? [];
+  const scoresOf = (sample) => index.records.scores[state.by || facts.scorers[index.sets[index.samples.set[sample]]]] ?? [];
 
   /** What the trials of one cell come to: right, wrong, partial, unanswered or unscored. */
   function verdict(scores, answered) {
@@ -125,7 +125,7 @@
   }
 
   function verdicts(sample) {
-    const scores = scoresOf();
+    const scores = scoresOf(sample);
     const cells = new Map();
     for (let k = span(sample)[0]; k < span(sample)[1]; k++) {
       const cell = index.records.cell[k];
@@ -141,7 +141,7 @@
     const { samples, records } = index;
     if (state.set && index.sets[samples.set[sample]] !== state.set) return false;
     for (const [tag, values] of Object.entries(samples.tags)) if (state[`tag.${tag}`] && values[sample] !== state[`tag.${tag}`]) return false;
-    const scores = scoresOf();
+    const scores = scoresOf(sample);
     let cell = !state.cell, outcome = !state.outcome, result = !state.result, good = false, bad = false;
     for (let k = span(sample)[0]; k < span(sample)[1]; k++) {
       if (scores[k] >= 0.5) good = true;
@@ -164,7 +164,7 @@
       return node;
     }
     for (const [cell, what] of all) {
-      node.append(el("span", { className: `is-${what}`, "data-tip": `${facts.cells[cell].label}: ${T(what)}` }, MARKS[what]), el("span", { className: "hidden" }, `${T(what)} `));
+      node.append(el("span", { className: `is-${what}`, "data-tip": `${facts.cells[cell].name}: ${T(what)}` }, MARKS[what]), el("span", { className: "hidden" }, `${T(what)} `));
     }
     return node;
   }
@@ -282,7 +282,7 @@
 
   function result(record) {
     const box = el("article", { className: "result" });
-    const head = el("div", { className: "result-head" }, swatch(record.cell.colour), el("b", {}, record.cell.label));
+    const head = el("div", { className: "result-head" }, swatch(record.cell.colour), el("b", {}, record.cell.name));
     if (facts.trials > 1) head.append(el("span", { className: "unknown" }, T("trial", { n: record.trial + 1 })));
     if (record.outcome !== "ok") head.append(el("span", { className: ANSWERED.has(record.outcome) ? "is-partial" : "failure" }, T(`o_${record.outcome}`)));
     const scores = el("span", { className: "push" });
@@ -349,7 +349,7 @@
 
   function plain(record) {
     const { cell, attempt_rows: attemptRows, messages, ...rest } = record;
-    const { colour, title, rest: more, label, ...where } = cell;
+    const { colour, label, name, ...where } = cell;
     return { ...where, ...rest, messages: parsed(messages), ...(attemptRows ? { attempt_rows: attemptRows } : {}) };
   }
 
@@ -383,13 +383,13 @@
       ["cell", [["", T("any_cell")], ...facts.cells.map((cell, k) => [String(k), cell.label])]],
     ];
     if (index.scorers.length) all.push(["result", [["", T("any_result")], ["right", T("any_right")], ["wrong", T("any_wrong")]]]);
-    if (index.scorers.length > 1) all.push(["by", index.scorers.map((scorer) => [scorer, T("score_by", { scorer })])]);
+    if (index.scorers.length > 1) all.push(["by", [["", T("by_first")], ...index.scorers.map((scorer) => [scorer, T("score_by", { scorer })])]]);
     if (index.sets.length > 1) all.push(["set", [["", T("any_set")], ...index.sets.map((set) => [set, set])]]);
     for (const [tag, values] of Object.entries(samples.tags)) {
       const distinct = [...new Set(values)].filter(known).sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
       if (distinct.length > 1 && distinct.length <= 60) all.push([`tag.${tag}`, [["", T("any_tag", { tag })], ...distinct.map((value) => [value, value])]]);
     }
-    return all.filter(([, options]) => options.length > 2 || options[0][0] !== "");
+    return all.filter(([, options]) => options.length > 2);
   }
 
   function controls() {
