@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
+import shutil
 import signal
 import sys
 import tracemalloc
@@ -343,6 +345,23 @@ async def test_a_newer_run_is_refused_politely_and_left_alone(tmp_path: Path) ->
     assert contents(tmp_path / "run") == before
 
 
+async def test_runs_of_every_released_schema_can_be_read_and_resumed(tmp_path: Path) -> None:
+    """`fixtures/run_schema_<n>` was killed with four rows in parts and two in the journal, one of them without an answer; this version goes on with it."""
+    for old in sorted((Path(__file__).parent / "fixtures").glob("run_schema_*")):
+        run, plan = tmp_path / old.name, SmallPlan(4)
+        shutil.copytree(old, run)
+        assert read_results(run, ["outcome"])["outcome"].to_pylist() == ["ok", "timeout", "ok", "ok", "ok", "ok"]
+        assert [math.isnan(score) for score in read_results(run)["score_exact"].to_pylist() if score is not None] == [False, True, False, False, False]
+        async with RunDir.resume(run, plan) as run_dir:
+            assert not run_dir.messages
+            left = list(run_dir.missing(plan.all_requests()))
+            assert [request.key for request in left] == [keys(plan.all_requests())[number] for number in (1, 6, 7)]
+            for request in left:
+                await run_dir.add(make_record(request))
+            await run_dir.finish("complete")
+        assert sorted(pd.read_parquet(run / "results").key) == sorted(keys(plan.all_requests()))
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"schema": 1}', b'{"schema": 1, "evalrunner": "0.1.0"}', b"\x00" * 100])
 async def test_a_broken_manifest_is_an_error_that_says_so(tmp_path: Path, text: bytes) -> None:
     """The manifest is replaced atomically: if it is broken, somebody or something else broke it."""
@@ -418,7 +437,7 @@ async def killed(run: Path, number: int) -> list[Path]:
     for request in list(PLAN.all_requests())[:number]:
         await run_dir.add(make_record(request))
     await run_dir._let_go()
-    run_dir._opening.close()
+    run_dir._close()
     return sorted((run / "journal").iterdir())
 
 
@@ -450,6 +469,19 @@ async def test_a_lost_segment_is_noticed(tmp_path: Path) -> None:
     segment.rename(segment.with_name("segment-00001.jsonl"))
     run_dir, _ = await complete(tmp_path / "run")
     assert "segments 0 to 0 are missing" in run_dir.messages[0]
+
+
+async def test_a_segment_that_comes_back_adds_no_row(tmp_path: Path) -> None:
+    """Rows that are in a part already are not taken from the journal again, as after a half restored backup."""
+    (segment,) = await killed(tmp_path / "run", 9)
+    old = segment.read_bytes()
+    async with RunDir.resume(tmp_path / "run", PLAN) as run_dir:
+        await run_dir.finish("interrupted")
+    journal = tmp_path / "run" / "journal"
+    journal.mkdir()
+    (journal / f"segment-{read_manifest(tmp_path / 'run')['journal_from']:05}.jsonl").write_bytes(old)
+    await complete(tmp_path / "run")
+    assert sorted(read_results(tmp_path / "run")["key"].to_pylist()) == sorted(keys(PLAN.all_requests()))
 
 
 async def test_changed_data_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,8 @@ class RunDir:
         self._superseded: dict[str, list[str]] = {}
         self._redacted = 0
         self._started_ns = self._segment_ns = 0
+        # one thread: Arrow keeps buffers per thread, and six of them would keep six times as much
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._rolling = asyncio.Lock()
         self._roll_task: asyncio.Task[None] | None = None
         self._roll_timer: asyncio.Task[None] | None = None
@@ -132,7 +135,7 @@ class RunDir:
                 self._started_ns = clock.now_ns()
                 self._redacted = self._opening.ledger.manifest.redacted
         except BaseException:
-            self._opening.close()
+            self._close()
             raise
         return self
 
@@ -155,6 +158,10 @@ class RunDir:
             journal, self._journal = self._journal, None
             if journal is not None:
                 await journal.close()
+
+    def _close(self) -> None:
+        self._opening.close()
+        self._thread.shutdown(wait=False)
 
     def _start_roll(self) -> None:
         if self._journal is not None and (self._roll_task is None or self._roll_task.done()):
@@ -210,7 +217,7 @@ class RunDir:
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         """Run `work` in a thread, and return only when it has ended: a cancelled caller must not give the lock back while files still change."""
-        running = asyncio.ensure_future(asyncio.to_thread(self._watched, work))
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._watched, work)
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
