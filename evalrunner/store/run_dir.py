@@ -149,7 +149,7 @@ class RunDir:
             finally:
                 if error is not None and self.resumed is None and not self.counts["done"]:
                     self._opening.remove()
-                self._opening.close()
+                self._close()
 
     async def _let_go(self) -> None:
         if self._roll_timer is not None:
