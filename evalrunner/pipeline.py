@@ -8,28 +8,29 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalrunner.clock import SYSTEM_CLOCK, Clock
+from evalrunner.engine.budget import Budget
 from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.preflight import preflight
 from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
-from evalrunner.errors import EvalRunnerError, UnreachableError
+from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import Account, Client, find
 from evalrunner.records import ANSWERED, Completion, Request, Score
 from evalrunner.results import Run, make_report
-from evalrunner.serving.launch import launch, to_stderr
+from evalrunner.serving.launch import check, launch, to_stderr
 from evalrunner.store.redact import Redactor
-from evalrunner.store.run_dir import About, RunDir, read_manifest
+from evalrunner.store.run_dir import About, RunDir, read_attempts, read_manifest
 
 Follow = Callable[[Tally, int], AbstractAsyncContextManager[None]]
 """Shows a run's tally while it goes on; the number is of requests answered in earlier sessions."""
@@ -48,6 +49,7 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
     """Carry out a config in a new directory (default `reports/<name>/<run id>`). Raises RunError when nothing could be sent."""
     plan = make_plan(config)
     plan.validate()
+    check(plan.accounts.values(), plan.config.folder)
     started = datetime.fromtimestamp(watch.clock.wall_us(watch.clock.now_ns()) / 1e6, UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     about = About(
@@ -63,9 +65,12 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
     return await _carry_out(plan, run_dir, redactor, watch)
 
 
-async def resume(path: Path, watch: Watch = Watch()) -> Run:  # noqa: B008 - immutable
-    """Go on with the run in `path`. What is answered is never sent again; what has no answer is. Raises RunError."""
-    plan = make_plan(config_of_run(path))
+async def resume(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = ()) -> Run:  # noqa: B008 - immutable
+    """Go on with the run in `path`. What is answered is never sent again; what has no answer is. `overrides` change its config, as in a higher budget.
+
+    Raises RunError.
+    """
+    plan = make_plan(config_of_run(path, overrides))
     plan.validate()
     redactor = Redactor(plan.secrets())
     return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor), redactor, watch)
@@ -80,6 +85,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 watch.say(message)
             if run_dir.nothing_left:
                 return Run(run_dir.path, message="nothing left to do: every request has its answer")
+            tally.budget = _budget(plan, run_dir)
             async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
                     started_here = {name for name, account in plan.accounts.items() if not account.base_url}
@@ -91,7 +97,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
 
                 async with watch.follow(tally, plan.size - run_dir.counts["missing"]):
                     lanes = _lanes(plan, run_dir, clients, watch.clock)
-                    end = await execute(lanes, run_dir.add, score=score, policy=policy, stop=stop, tally=tally, clock=watch.clock)
+                    end = await execute(lanes, run_dir.add, score=score, policy=policy, budget=tally.budget, stop=stop, tally=tally, clock=watch.clock)
             if end.error is not None:
                 raise end.error
             await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end))
@@ -114,6 +120,14 @@ def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Cl
     return lanes
 
 
+def _budget(plan: Plan, run_dir: RunDir) -> Budget | None:
+    """What is left of the plan's budget: everything the run's stored attempts cost is spent."""
+    if plan.budget is None:
+        return None
+    costs = read_attempts(run_dir.path, ["cost"])["cost"].to_pandas()
+    return Budget(**plan.budget.model_dump(), spent=float(costs.sum()), sent=len(costs))
+
+
 @asynccontextmanager
 async def connected(accounts: Iterable[Account], clock: Clock) -> AsyncIterator[dict[str, Client]]:
     """A client for each account, by its name; closed with the block."""
@@ -126,19 +140,22 @@ async def connected(accounts: Iterable[Account], clock: Clock) -> AsyncIterator[
         yield clients
 
 
-def config_of_run(path: Path) -> Config:
-    """The config a run was made from, as it is kept beside the run, with paths relative to where it came from. Raises RunError."""
+def config_of_run(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config a run was made from, as it is kept beside the run, with paths relative to where it came from, and `overrides`. Raises RunError."""
     manifest = read_manifest(path)
     plan = manifest["plan"]
-    return load_config(path / "config.yaml", origin=path / manifest["config"]["origin"], overrides=plan["overrides"], limit=plan["limit"])
+    overrides = [*(old for old in plan["overrides"] if old not in overrides), *overrides]
+    return load_config(path / "config.yaml", origin=path / manifest["config"]["origin"], overrides=overrides, limit=plan["limit"])
 
 
 def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> int:
-    """contract.md, section 3; where several apply, the first of 130/143, 5, 4."""
+    """contract.md, section 3; where several apply, the first of 130/143, 5, 3, 4."""
     if end.reason in STOPPED_BY:
         return STOPPED_BY[end.reason]
     if end.nobody_left:
         return UnreachableError.exit_code
+    if end.reason == "budget":
+        return BudgetError.exit_code
     answered = sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     unanswered = counts["planned"] - answered
     return 4 if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
@@ -150,7 +167,8 @@ STOPPED_BY = {"interrupted": 130, "terminated": 143}
 
 def _reason(end: End) -> str | None:
     """Why the run did not come to its end by itself, for the manifest and the terminal."""
-    parts = [end.reason] if end.reason else []
+    why = end.shortfall or end.reason
+    parts = [why] if why else []
     parts += [f"{name} refused: {error}" for name, error in end.stopped.items()]
     return "; ".join(parts) or None
 

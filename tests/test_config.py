@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrunner.errors import ConfigError
+from evalrunner.errors import ConfigError, DatasetError
 from evalrunner.plan.config import NOT_YET, config_schema, load_config
 from evalrunner.plan.config_types import LocalOptions, SimulatorOptions
 from evalrunner.plan.grid import make_plan
@@ -445,3 +445,26 @@ def test_every_option_of_what_a_run_starts_can_be_written():
     common = {"transport", "headers", "seed_compat", "terminal"}
     assert set(SimulatorOptions.model_fields) - common == set(SimulatorSettings.__struct_fields__) - {"seed_compat", "api_key"}
     assert set(LocalOptions.model_fields) - common == set(LocalSettings.__struct_fields__)
+
+
+def test_an_option_of_the_wrong_type_is_named(tmp_path):
+    """A scorer's option that cannot be what it should be is told at its place, before the scorer meets an answer."""
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "name: t\nmodels: [{id: m, provider: simulator}]\nprompt_sets:\n  - name: s\n    samples: [{q: hi}]\n"
+        "    prompts: {p: hi}\n    target: x\n    scorers: [numeric: {tolerance: abc}]\n"
+    )
+    with pytest.raises(ConfigError, match=r"c\.yaml:8:36: prompt_sets\[0\]\.scorers\[0\]\.numeric\.tolerance: input should be a valid number.*not 'abc'"):
+        load_config(config)
+
+
+def test_a_data_file_that_is_not_there_is_one_message(tmp_path):
+    """A wrong path in `data` names the file, and the one that was probably meant."""
+    (tmp_path / "cities.jsonl").write_text('{"q": "hi"}\n')
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "name: t\nmodels: [{id: m, provider: simulator}]\nprompt_sets:\n  - name: s\n    data: citys.jsonl\n"
+        "    prompts: {p: hi}\n    target: x\n    scorers: [exact]\n"
+    )
+    with pytest.raises(DatasetError, match=r"did you mean 'cities\.jsonl'"):
+        make_plan(load_config(config)).validate()

@@ -23,7 +23,6 @@ from evalrunner.plan.providers import BUILT_IN
 from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
 
 NOT_YET = (
-    "budget",
     "gate",
     "tools",
     "tool_choice",

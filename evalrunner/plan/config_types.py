@@ -371,11 +371,20 @@ class TimeoutsBlock(Block):
 
 
 class BudgetBlock(Block):
-    """Nothing is sent past it."""
+    """Nothing is sent past it, in the whole run: resumed sessions and retries count."""
 
     cost: NotNegative | None = None
+    """In `currency`; every model needs a price."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """Of `cost`; left out: that of the prices."""
     requests: Positive | None = None
+    """HTTP requests sent, retries included; the preflight is not counted."""
+
+    @model_validator(mode="after")
+    def _limits(self) -> BudgetBlock:
+        if self.cost is None and self.requests is None:
+            raise ValueError("needs cost, requests, or both")
+        return self
 
 
 class GateBlock(Block):

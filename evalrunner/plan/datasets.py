@@ -54,9 +54,10 @@ class FileRows:
             return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
     def small(self) -> bool:
-        return self._path.stat().st_size <= KEPT_BYTES
+        return self._check() <= KEPT_BYTES
 
-    def _check(self) -> None:
+    def _check(self) -> int:
+        """The file's size; raises `DatasetError` when it cannot be read or is not what it was."""
         try:
             stat = self._path.stat()
         except OSError as error:
@@ -65,6 +66,7 @@ class FileRows:
         self._stamp = self._stamp or stamp
         if stamp != self._stamp:
             raise DatasetError(f"{self._path}:1: the file changed while it was in use")
+        return stat.st_size
 
 
 class InlineRows:

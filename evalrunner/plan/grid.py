@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from evalrunner.cost.models import lookup
 from evalrunner.errors import ConfigError
+from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import ModelFields, PriceBlock, PromptSetBlock, RetryBlock
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
@@ -54,6 +55,7 @@ class Plan:
         self._fields = {model.name: model for model in settings.models}
         self._providers = {name: provider(name, settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in settings.models)}
         self.models = tuple(_model(model, self._providers[model.provider]) for model in settings.models)
+        self.budget = budget_of(config, self.models)
 
     @property
     def size(self) -> int:
@@ -95,7 +97,7 @@ class Plan:
                 path = ("providers", model.provider) if written else ("models", index)
                 problems.append(
                     self.config.places.line(
-                        Mistake(path, f"the environment variable {name} is not set (hint: export {name}=…; provider {model.provider} needs it)")
+                        Mistake(path, f"the environment variable {name} is not set (hint: provider {model.provider} needs it; export it in your shell)")
                     )
                 )
         if problems:
@@ -144,6 +146,7 @@ class Plan:
             "retry": settings.retry.model_dump(),
             "timeouts": settings.timeouts.model_dump(),
             "preflight": self.preflight,
+            "budget": self.budget.model_dump(exclude_none=True) if self.budget else None,
             "allow_unanswered": self.allow_unanswered,
             "overrides": list(self.config.overrides),
             "limit": self.config.limit,

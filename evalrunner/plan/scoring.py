@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from evalrunner.errors import PluginError
@@ -43,3 +44,15 @@ def _check_names(kind: str, options: Mapping[str, Any]) -> None:
         if option not in parameters:
             hint = nearest(option, known) or f" (hint: it takes {', '.join(known)})"
             raise PydanticCustomError("unknown_option", "unknown option{hint}", {"path": [kind, option], "hint": hint})
+    for option, value in options.items():
+        annotation = parameters[option].annotation
+        if annotation is not inspect.Parameter.empty:
+            _check_type(kind, option, value, annotation)
+
+
+def _check_type(kind: str, option: str, value: Any, annotation: Any) -> None:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        what = error.errors()[0]["msg"]
+        raise PydanticCustomError("wrong_option", "{what}", {"path": [kind, option], "what": what[:1].lower() + what[1:], "given": value}) from None

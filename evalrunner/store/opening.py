@@ -134,7 +134,7 @@ class Opening:
     def remove(self) -> None:
         """Take away a new run that holds no row, as far as the disk allows: it is not worth an error of its own."""
         with suppress(OSError):
-            for name in _OURS:
+            for name in (*_OURS, manifest_path(self._run).name):
                 path = self._run / name
                 if path.is_dir():
                     shutil.rmtree(path)
