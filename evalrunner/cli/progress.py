@@ -51,7 +51,10 @@ def describe(tally: Tally, rates: tuple[float, float], now_us: int, already: int
     requests_per_s, tokens_per_s = rates
     if tokens_per_s:
         parts.append(f"{tokens_per_s:,.0f} tok/s")
-    parts.extend(f"{amount:,.4g} {currency}" for currency, amount in sorted(tally.cost.items()))
+    if tally.budget is not None:
+        parts.append(tally.budget.described())
+    if tally.budget is None or tally.budget.cost is None:
+        parts.extend(f"{amount:,.4g} {currency}" for currency, amount in sorted(tally.cost.items()))
     left = tally.planned - already - tally.done
     if left > 0 and requests_per_s:
         parts.append(f"ETA {_span(max(left / requests_per_s, fastest_s))}")
@@ -66,6 +69,10 @@ async def shown(tally: Tally, *, already: int = 0, out: TextIO | None = None) ->
     bar = tqdm(total=tally.planned, initial=already, file=out, unit="req", disable=not terminal, dynamic_ncols=True, bar_format=_FORMAT)
 
     def show() -> None:
+        with suppress(OSError):  # the terminal is gone, the run is not
+            draw()
+
+    def draw() -> None:
         line = describe(tally, pace.note(time.monotonic(), tally.done, tally.completion_tokens), time.time_ns() // 1000, already)
         if terminal:
             bar.total, bar.n = tally.planned, already + tally.done
@@ -87,7 +94,8 @@ async def shown(tally: Tally, *, already: int = 0, out: TextIO | None = None) ->
         with suppress(asyncio.CancelledError):
             await task
         show()
-        bar.close()
+        with suppress(OSError):
+            bar.close()
 
 
 _FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}] {postfix}"

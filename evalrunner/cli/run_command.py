@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from evalrunner.cli.session import carry_out
+from evalrunner.cli.confirmation import confirmed
+from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out, say
 from evalrunner.pipeline import Watch, run
 from evalrunner.plan.config import load_config
 from evalrunner.results import Run
@@ -16,12 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change one key of the config, as in grid.temperature=0.5"
     )
+    add_session_arguments(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask before a plan that is large or may be dear")
 
 
 def main(args: argparse.Namespace) -> int:
-    config = load_config(args.config, overrides=args.overrides, limit=args.limit)
+    config = load_config(args.config, overrides=[*args.overrides, *budget_overrides(args)], limit=args.limit)
+    if not args.yes and not confirmed(config):
+        say("nothing was sent")
+        return 2
 
     async def session(watch: Watch) -> Run:
         return await run(config, args.out, watch)
 
-    return carry_out(session)
+    return carry_out(session, args.grace)

@@ -1,5 +1,6 @@
-"""What `run` and `resume` share: an event loop, signals, progress, and the last lines."""
+"""What `run` and `resume` share: options, an event loop, signals, progress, and the last lines."""
 
+import argparse
 import asyncio
 import os
 import shlex
@@ -10,48 +11,111 @@ from collections.abc import Awaitable, Callable
 from evalrunner.cli.progress import shown
 from evalrunner.cli.tables import print_summary
 from evalrunner.engine.runner import Stop
+from evalrunner.errors import BudgetError
 from evalrunner.loop import new_loop
-from evalrunner.pipeline import Watch
+from evalrunner.pipeline import STOPPED_BY, Watch
 from evalrunner.records import ANSWERED
 from evalrunner.results import Run
 
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated"}
+GRACE_S = 30.0
 
 
-def carry_out(session: Callable[[Watch], Awaitable[Run]]) -> int:
-    """Run a session to its end and say where its results are. Ctrl-C drains once, leaves at once the second time."""
+def add_session_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-cost", type=float, metavar="X", help="the budget in money, in place of the config's budget.cost; counts from the run's first request"
+    )
+    parser.add_argument("--max-requests", type=int, metavar="N", help="the budget in HTTP requests, retries included, in place of the config's budget.requests")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE_S, metavar="SECONDS", help="how long Ctrl-C or SIGTERM waits for what is in flight (default: %(default)g)"
+    )
 
-    async def main() -> Run:
-        stop = Stop()
-        loop = asyncio.get_running_loop()
-        for number, reason in REASONS.items():
-            loop.add_signal_handler(number, _asked_to_stop, stop, reason)
-        return await session(Watch(follow=lambda tally, already: shown(tally, already=already), stop=stop))
+
+def budget_overrides(args: argparse.Namespace) -> list[str]:
+    """The options of a budget as changes to the config, validated like it and kept with the run."""
+    given = {"budget.cost": args.max_cost, "budget.requests": args.max_requests}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
+
+
+def carry_out(session: Callable[[Watch], Awaitable[Run]], grace_s: float = GRACE_S) -> int:
+    """Run a session to its end and say where its results are. A signal drains once, for at most `grace_s`, and leaves at once the second time."""
+    stop = Stop()
+
+    async def main() -> Run | None:
+        signals = _Signals(stop, grace_s)
+        try:
+            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), stop=stop))
+        except asyncio.CancelledError:
+            if stop.reason is None:
+                raise
+            return None
+        finally:
+            signals.close()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         run = runner.run(main())
-    _last_lines(run)
+    if run is None:
+        say("stopped before anything was sent")
+        return STOPPED_BY[stop.reason or ""]
+    try:
+        _last_lines(run)
+        sys.stdout.flush()
+    except OSError:  # nobody reads any more; the exit code still tells
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return run.exit_code
 
 
-def _asked_to_stop(stop: Stop, reason: str) -> None:
-    if stop.reason is None:
-        _say("\nStopping: nothing more is sent, what is in flight is waited for. Once more to leave at once.")
-        stop.request(reason)
-    else:
-        _say("\nLeaving; what was in flight is lost, everything recorded is safe.")
-        os._exit(130 if reason == "interrupted" else 143)
+class _Signals:
+    """Turns the first signal into a drain and the second into an exit. A signal that was ignored when we started (`nohup`, `&`) stays ignored."""
+
+    def __init__(self, stop: Stop, grace_s: float) -> None:
+        self._stop = stop
+        self._grace_s = grace_s
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        for number, reason in REASONS.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(number, self._asked, reason)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _asked(self, reason: str) -> None:
+        if self._timer is not None:
+            say("\nLeaving; what was in flight is lost, everything recorded is safe.")
+            os._exit(STOPPED_BY[reason])
+        say(f"\nStopping: nothing more is sent, what is in flight is waited for, {self._grace_s:g} s at most. Once more to leave at once.")
+        self._timer = self._loop.call_later(self._grace_s, self._too_long)
+        self._stop.request(reason)
+        if not self._stop.bound and self._main is not None:
+            self._main.cancel()  # nothing is in flight yet: a download or the preflight need not end
+
+    def _too_long(self) -> None:
+        say(f"Not answered within {self._grace_s:g} s: what is still in flight is dropped; `evalrunner resume` asks it again.")
+        self._stop.abort()
 
 
 def _last_lines(run: Run) -> None:
     if run.message:
-        _say(run.message)
+        say(run.message)
     print_summary(run.summary())
     print(f"\nresults  {run.path / 'results'}\nreport   {run.path / 'report.html'}")
     missing = run.manifest["counts"]["planned"] - sum(run.manifest["counts"]["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     if missing:
-        _say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: evalrunner resume {shlex.quote(str(run.path))}")
+        higher = _higher_budget(run) if run.exit_code == BudgetError.exit_code else ""
+        command = f"evalrunner resume {shlex.quote(str(run.path))}{higher}"
+        say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: {command}")
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _higher_budget(run: Run) -> str:
+    options = {"cost": " --max-cost X", "requests": " --max-requests N"}
+    return "".join(option for key, option in options.items() if key in run.manifest["plan"]["budget"])
+
+
+def say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is gone, the run is not
+        return

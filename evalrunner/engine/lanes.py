@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
+from evalrunner.engine.budget import WorstCase
 from evalrunner.engine.forecast import Forecast
 from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.retry import RetryBudget
@@ -53,13 +54,14 @@ class Door:
 class OpenLane:
     """A lane under way; `waiting` are its workers that a stop may release."""
 
-    def __init__(self, lane: Lane, budget: RetryBudget) -> None:
+    def __init__(self, lane: Lane, retries: RetryBudget) -> None:
         self.model = lane.model
         self.client = lane.client
         self.limiter = lane.limiter
         self.requests = lane.requests
-        self.budget = budget
+        self.retries = retries
         self.forecast = Forecast()
+        self.worst_case = WorstCase(lane.model)
         self.stopped = False
         self.waiting: set[asyncio.Task[None]] = set()
         self.doors: dict[str, Door] = {}
@@ -74,8 +76,8 @@ def open_lanes(lanes: Sequence[Lane]) -> list[OpenLane]:
     found: list[OpenLane] = []
     for account in accounts:
         own = [lane for lane in lanes if lane.model.provider == account]
-        budget = RetryBudget(2.0 * sum(lane.limiter.slots for lane in own))
-        running = [OpenLane(lane, budget) for lane in own]
+        retries = RetryBudget(2.0 * sum(lane.limiter.slots for lane in own))
+        running = [OpenLane(lane, retries) for lane in own]
         door = Door(account, running)
         for lane in running:
             lane.doors = {"account": door, "model": Door(f"{account}/{lane.model.name}", [lane])}

@@ -16,15 +16,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from msgspec import Struct, field
-
 from evalrunner.clock import SYSTEM_CLOCK, Clock
+from evalrunner.engine.budget import Budget, owed
+from evalrunner.engine.ending import End, Stop
 from evalrunner.engine.lanes import Door, Lane, OpenLane, cancel, open_lanes
 from evalrunner.engine.limiter import Permit
 from evalrunner.engine.retry import GiveUp, Halt, RetryPolicy, decision
 from evalrunner.engine.rows import NO_SCORES, Open
 from evalrunner.engine.tally import Listener, Tally
-from evalrunner.errors import BadOutputError, EndpointError, RequestError, RunError
+from evalrunner.errors import BadOutputError, BudgetError, EndpointError, RequestError, RunError
 from evalrunner.records import ANSWERED, Completion, Record, Request, Score, Usage
 
 __all__ = ["End", "Lane", "Stop", "execute"]
@@ -38,43 +38,6 @@ SPARE_WORKERS = 4
 """At least so many more workers than slots; mostly there are twice as many."""
 
 
-class End(Struct, frozen=True, kw_only=True):
-    """How a run ended. All None and empty: every lane came to its end.
-
-    `reason`: what `Stop.request` was told · `error`: what the store, the plan or our own code raised · `stopped`: account, or account/model, and what its
-    provider said · `nobody_left`: every lane was stopped so.
-    """
-
-    reason: str | None = None
-    error: Exception | None = None
-    stopped: Mapping[str, Exception] = field(default_factory=dict)
-    nobody_left: bool = False
-
-
-class Stop:
-    """Ends a run early, from a signal handler or a task of the same loop."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self._on_request: Callable[[], None] = _nothing
-        self._on_abort: Callable[[], None] = _nothing
-
-    def request(self, reason: str) -> None:
-        """Send nothing more, wait for what is in flight. The first reason stands."""
-        if self.reason is None:
-            self.reason = reason
-            self._on_request()
-
-    def abort(self) -> None:
-        """Do not wait for what is in flight either; it gets no row."""
-        self.request("aborted")
-        self._on_abort()
-
-    def bind(self, on_request: Callable[[], None], on_abort: Callable[[], None]) -> None:
-        """Called by the run that this stops."""
-        self._on_request, self._on_abort = on_request, on_abort
-
-
 async def no_scores(request: Request, completion: Completion) -> Mapping[str, Score]:  # noqa: ARG001 - the shape of a `ScoreAll`
     return NO_SCORES
 
@@ -85,6 +48,7 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     *,
     score: ScoreAll = no_scores,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    budget: Budget | None = None,
     stop: Stop | None = None,
     tally: Tally | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -95,17 +59,20 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     `score` is awaited for answered requests, outside their service time; then `add`, once per request, in the order in which they end. Raises nothing but
     CancelledError: what went wrong is in the `End`, and everything that was in flight has been added.
     """
-    run = _Run(add, score, policy, stop or Stop(), tally or Tally(), clock, rng or random.Random())
+    run = _Run(add, score, policy, budget, stop or Stop(), tally or Tally(), clock, rng or random.Random())
     return await run.all(lanes)
 
 
 class _Run:
     def __init__(  # noqa: PLR0913, PLR0917 - what `execute` was given
-        self, add: Add, score: ScoreAll, policy: RetryPolicy, stop: Stop, tally: Tally, clock: Clock, rng: random.Random
+        self, add: Add, score: ScoreAll, policy: RetryPolicy, budget: Budget | None, stop: Stop, tally: Tally, clock: Clock, rng: random.Random
     ) -> None:
         self.add = add
         self.score = score
         self.policy = policy
+        self.budget = budget
+        self.room = asyncio.Event()
+        self.shortfall: str | None = None
         self.stop = stop
         self.tally = tally
         self.clock = clock
@@ -127,7 +94,7 @@ class _Run:
             cancel(workers)
             await asyncio.gather(*workers, return_exceptions=True)
         nobody_left = bool(self.lanes) and all(lane.stopped for lane in self.lanes)
-        return End(reason=self.stop.reason, error=self.error, stopped=self.stopped, nobody_left=nobody_left)
+        return End(reason=self.stop.reason, shortfall=self.shortfall, error=self.error, stopped=self.stopped, nobody_left=nobody_left)
 
     async def _work(self, lane: OpenLane) -> None:
         try:
@@ -165,7 +132,7 @@ class _Run:
         while probe or not self._over(lane):
             result = await self._send(lane, opened, probe)
             probe = None
-            if isinstance(result, Completion):
+            if result is None or isinstance(result, Completion):
                 return result
             if lane.limiter.dark_s() > self.policy.max_elapsed_s:
                 self._lock(lane.doors["model"], result)
@@ -186,7 +153,7 @@ class _Run:
                 if door.error is not None or opened.tries.backoff >= self.policy.max_attempts:
                     return result
                 continue
-            budgeted = lane.budget.spend(self.clock.now_ns() / 1e9) if step.uses_attempt else 0.0
+            budgeted = lane.retries.spend(self.clock.now_ns() / 1e9) if step.uses_attempt else 0.0
             self.tally.retrying += 1
             try:
                 await self._wait(lane, self.clock.sleep(max(step.seconds, budgeted)))
@@ -194,8 +161,11 @@ class _Run:
                 self.tally.retrying -= 1
         return None
 
-    async def _send(self, lane: OpenLane, opened: Open, probe: Door | None) -> Completion | Failure:
-        """One attempt: wait for the limiter (a probe does not), send, settle, note it. A probe's result opens its door or locks it."""
+    async def _send(self, lane: OpenLane, opened: Open, probe: Door | None) -> Completion | Failure | None:
+        """One attempt: wait for the limiter (a probe does not) and the budget, send, settle, note it. A probe's result opens its door or locks it.
+
+        None, and the run stops, if the budget has no room left for it.
+        """
         asked_ns = self.clock.now_ns()
         tokens = lane.forecast.tokens(opened.request) if lane.limiter.counts_tokens else 0
         if probe:
@@ -203,8 +173,11 @@ class _Run:
         else:
             permit = await self._wait(lane, lane.limiter.acquire(opened.request.key, tokens))
         opened.admitted(asked_ns, permit.slot_ns, permit.admitted_ns)
+        result: Completion | Failure | None = None
         try:
-            result = await self._exchange(lane, opened, permit)
+            worst = await self._afford(lane, opened.request, permit)
+            if worst is not None:
+                result = await self._exchange(lane, opened, permit, worst)
             if probe and isinstance(result, EndpointError) and lane.doors[result.scope] is probe:
                 self._lock(probe, result)
         finally:
@@ -212,7 +185,31 @@ class _Run:
                 probe.open()
         return result
 
-    async def _exchange(self, lane: OpenLane, opened: Open, permit: Permit) -> Completion | Failure:
+    async def _afford(self, lane: OpenLane, request: Request, permit: Permit) -> float | None:
+        """Reserve the worst case of an attempt: what was reserved, or None, with the permit given back and the run stopped, if it will never fit."""
+        if self.budget is None:
+            return 0.0
+        worst = lane.worst_case.of(request) if self.budget.cost is not None else 0.0
+        try:
+            while not self.budget.reserve(worst):
+                await self._wait(lane, self.room.wait())
+        except BudgetError as error:
+            lane.limiter.abandon(permit)
+            self.shortfall = str(error)
+            self.stop.request("budget")
+            return None
+        except asyncio.CancelledError:
+            lane.limiter.abandon(permit)
+            raise
+        return worst
+
+    def _settle(self, worst: float, actual: float | None) -> None:
+        if self.budget is not None:
+            self.budget.settle(worst, actual)
+            self.room.set()
+            self.room.clear()  # whoever waits has been woken; whoever comes later waits for the next one
+
+    async def _exchange(self, lane: OpenLane, opened: Open, permit: Permit, worst: float) -> Completion | Failure:
         started_ns = self.clock.now_ns()
         self.tally.in_flight += 1
         result: Completion | Failure
@@ -222,6 +219,7 @@ class _Run:
             result = error
         except (asyncio.CancelledError, RunError):
             lane.limiter.abandon(permit)
+            self._settle(worst, None)
             raise
         except Exception as error:  # noqa: BLE001 - somebody's client: the request fails, the run goes on
             result = BadOutputError(f"the client failed: {type(error).__name__}: {error}")
@@ -230,9 +228,10 @@ class _Run:
         usage = result.usage
         if usage is not None:
             lane.forecast.learn(opened.request, usage)
+            lane.worst_case.learn(usage)
         if isinstance(result, Completion):
             lane.limiter.release(permit, used=_tokens(usage))
-            lane.budget.earn()
+            lane.retries.earn()
             attempt = opened.answered(result)
         else:
             ended_ns = self.clock.now_ns()
@@ -242,6 +241,7 @@ class _Run:
             attempt = opened.failed(result, started_ns, ended_ns)
             if (parked_ns := lane.limiter.parked_until_ns) > ended_ns:
                 self.tally.parked[lane.model.name] = self.clock.wall_us(parked_ns)
+        self._settle(worst, attempt.cost if usage is not None or isinstance(result, Completion) else owed(result))
         self.tally.attempted(attempt, lane.model.price.currency if lane.model.price else None)
         return result
 
@@ -279,7 +279,3 @@ def _tokens(usage: Usage | None) -> int | None:
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     return usage.prompt_tokens + usage.completion_tokens
-
-
-def _nothing() -> None:
-    return None

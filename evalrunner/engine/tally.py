@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
+from evalrunner.engine.budget import Budget
 from evalrunner.records import Attempt, Record
 
 LISTEN_S = 0.1
@@ -13,9 +14,10 @@ LISTEN_S = 0.1
 
 @dataclass
 class Tally:
-    """`planned` is the caller's. Times are microseconds of the calendar (UTC); costs are by currency and never added up across."""
+    """`planned` and `budget` are the caller's. Times are microseconds of the calendar (UTC); costs are by currency and never added up across."""
 
     planned: int = 0
+    budget: Budget | None = None
     done: int = 0
     sent: int = 0
     in_flight: int = 0
