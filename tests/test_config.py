@@ -214,16 +214,15 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
     """Nobody has to run ten times to find ten mistakes; they come in reading order."""
     text = (
         HEAD.replace("demo", "a/b").replace("[qwen-turbo]", "[{id: a, providr: b}]")
-        + "    scorers: [exactt]\ngrid: {top_p: 2}\ntrials: 0\ntrials: 1\nbudget: {cost: 1}\n"
+        + "    scorers: [exactt]\ngrid: {top_p: 2}\ntrials: 0\ntrials: 1\ngate: []\n"
     )
     found = problems(write(tmp_path, text))
-    assert [problem.split(": ")[1] for problem in found] == ["name", "models[0].providr", "prompt_sets[0].scorers[0]", "grid.top_p", "trials", "budget"]
+    assert [problem.split(": ")[1] for problem in found] == ["name", "models[0].providr", "prompt_sets[0].scorers[0]", "grid.top_p", "trials", "gate"]
 
 
 @pytest.mark.parametrize(
     ("extra", "where"),
     [
-        ("budget: {cost: 5, currency: CNY}\n", "budget"),
         ("gate: [{metric: score_exact, min: 0.9}]\n", "gate"),
         ("    tools: [{type: function}]\n", "prompt_sets[0].tools"),
         ("    tool_choice: auto\n", "prompt_sets[0].tool_choice"),
@@ -429,7 +428,7 @@ def test_the_schema_knows_the_short_forms(text):
         "trails: 1",
         "grid: {temperature: 3}",
         "grid: {zork: 1}",
-        "budget: {cost: 1}",
+        "budget: {cost: -1}",
         "stream: maybe",
         "timeouts: {idle: soon}",
         "providers: {p: {base_url: 'http://h/v1'}}",
