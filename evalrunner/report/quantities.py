@@ -65,11 +65,3 @@ def money(value: float | None, currency: str | None) -> str | None:
     if value is None or currency is None:
         return None
     return f"{currency} {f'{value:,.2f}' if value >= 1 or value == 0 else digits(value)}"
-
-
-def size(value: float) -> str:
-    """Bytes in the unit a person would use."""
-    for limit, unit in ((1e6, "MB"), (1e3, "KB")):
-        if value >= limit:
-            return f"{digits(value / limit)} {unit}"
-    return f"{value:.0f} B"

@@ -269,7 +269,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "unpack": ("Unpacking…", "正在解压…"),
     "target": ("Expected", "期望答案"),
     "trial": ("trial {n}", "第 {n} 次"),
-    "answer": ("Answer", "回答"),
     "no_text": ("(no text)", "（无文本）"),
     "reasoning": ("Reasoning", "推理过程"),
     "tool_calls": ("Tool calls", "工具调用"),
