@@ -144,7 +144,10 @@ BREAKINGS = {
 @pytest.mark.parametrize("breaking", BREAKINGS.values(), ids=BREAKINGS)
 async def test_whatever_breaks_and_whenever_a_resume_completes_the_same_table(tmp_path: Path, breaking: Breaking) -> None:
     """A kill, an I/O error, a full disk or a power cut at a file operation: nothing acknowledged is lost (but for what may be at risk in a power cut),
-    nothing answered is asked again, and no reader ever sees a key twice. Here at every second one for a kill, at every eighth for the rest; the long test takes every one."""
+    nothing answered is asked again, and no reader ever sees a key twice.
+
+    Here at every second one for a kill, at every eighth for the rest; the long test takes every one.
+    """
     await fail_everywhere(tmp_path, breaking, SmallPlan(4), 4, range(1, 1000, 2 if breaking == KILL else 8))
 
 
