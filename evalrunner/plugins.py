@@ -24,6 +24,7 @@ Kind = Literal["clients", "scorers", "loaders"]
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "clients": {
+        "dashscope": "evalrunner.clients.dashscope:dashscope_client",
         "openai": "evalrunner.clients.openai:openai_client",
         "local": "evalrunner.clients.openai:openai_client",
         "simulator": "evalrunner.clients.openai:openai_client",

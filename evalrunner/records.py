@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 Message = dict[str, Any]
-"""`{"role": ..., "content": str | list of parts}`; a part is `{"text": ...}`, `{"image": path-or-url}` or `{"audio": path-or-url}`."""
+"""`{"role": ..., "content": str | list of parts}`; a part is `{"text": ...}`, `{"image": …}`, `{"audio": …}` or `{"file": …}`. Media are URLs, or name what
+they are by a `sha256` beside them, which `Request.media` finds.
+"""
 
 
 class Outcome(StrEnum):
@@ -108,7 +110,9 @@ class Cell(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """Cell × sample × trial. `key` is a content hash: anything that changes the output changes it. `seed` is the trial's own, when the config gives none."""
+    """Cell × sample × trial. `key` is a content hash: anything that changes the output changes it. `seed` is the trial's own, when the config gives none.
+    `media`: where the parts are that name a SHA-256, a path on this machine or a data URI.
+    """
 
     key: str
     cell: Cell
@@ -119,6 +123,7 @@ class Request(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
+    media: Mapping[str, str] = field(default_factory=dict)
 
 
 class Usage(Struct, frozen=True, kw_only=True):

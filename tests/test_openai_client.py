@@ -3,7 +3,7 @@ import pytest
 from scripted_server import RST, answer, chunk, chunked, completion, scripted, sse
 
 from evalrunner.clients.on_httpx import HttpxTransport
-from evalrunner.clients.openai import OpenAIClient, openai_client, request_body
+from evalrunner.clients.openai import OpenAIDialect, openai_client
 from evalrunner.clock import SYSTEM_CLOCK
 from evalrunner.errors import (
     AccountError,
@@ -45,7 +45,7 @@ async def ask_mock(respond, *, stream=False, **fields):
     """One request through the second transport, without a network."""
     given_account = account(**fields)
     transport = HttpxTransport(given_account.base_url, given_account.timeouts, SYSTEM_CLOCK, httpx.MockTransport(respond))
-    client = OpenAIClient(given_account, SYSTEM_CLOCK, transport)
+    client = openai_client(given_account, SYSTEM_CLOCK, transport)
     try:
         return await client.complete(request(stream=stream))
     finally:
@@ -55,7 +55,7 @@ async def ask_mock(respond, *, stream=False, **fields):
 def test_body():
     """Parameters go to the top level as they are, those of extra_body too; a trial's seed does not replace one that is given."""
     params = {"temperature": 0.7, "enable_thinking": False, "extra_body": {"top_k": 5}}
-    assert request_body(request(params=params, seed=1000)) == {
+    assert OpenAIDialect().body(request(params=params, seed=1000)) == {
         "model": "qwen-turbo",
         "messages": [{"role": "user", "content": "2 + 2?"}],
         "temperature": 0.7,
@@ -63,22 +63,22 @@ def test_body():
         "top_k": 5,
         "seed": 1000,
     }
-    assert request_body(request(params={"seed": 7}, seed=1000))["seed"] == 7
+    assert OpenAIDialect().body(request(params={"seed": 7}, seed=1000))["seed"] == 7
 
 
 def test_body_of_a_stream():
     """A stream asks for usage, and keeps other stream options."""
-    body = request_body(request(stream=True, params={"stream_options": {"x": 1}}))
+    body = OpenAIDialect().body(request(stream=True, params={"stream_options": {"x": 1}}))
     assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True, "x": 1})
-    assert "stream" not in request_body(request())
+    assert "stream" not in OpenAIDialect().body(request())
 
 
 def test_body_with_tools():
     """Tools and the choice among them are sent as given."""
     tools = [{"type": "function", "function": {"name": "f"}}]
-    body = request_body(request(tools=tools, tool_choice="auto"))
+    body = OpenAIDialect().body(request(tools=tools, tool_choice="auto"))
     assert (body["tools"], body["tool_choice"]) == (tools, "auto")
-    assert "tool_choice" not in request_body(request(tools=tools))
+    assert "tool_choice" not in OpenAIDialect().body(request(tools=tools))
 
 
 def test_messages():
@@ -89,14 +89,14 @@ def test_messages():
         {"role": "user", "content": [{"text": "a"}, "b", image]},
         {"role": "tool", "tool_call_id": "1", "content": "4"},
     ]
-    sent = request_body(request(messages=messages))["messages"]
+    sent = OpenAIDialect().body(request(messages=messages))["messages"]
     assert sent[0] == messages[0]
     assert sent[1]["content"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, image]
     assert sent[2] == messages[2]
-    with pytest.raises(PluginError, match=r"image.*not available yet"):
-        request_body(request(messages=[{"role": "user", "content": [{"image": "a.png"}]}]))
+    with pytest.raises(PluginError, match=r"not video"):
+        OpenAIDialect().body(request(messages=[{"role": "user", "content": [{"video": "a.mp4"}]}]))
     with pytest.raises(PluginError, match="not 3"):
-        request_body(request(messages=[{"role": "user", "content": [3]}]))
+        OpenAIDialect().body(request(messages=[{"role": "user", "content": [3]}]))
 
 
 async def test_what_goes_over_the_wire():

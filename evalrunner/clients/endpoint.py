@@ -20,17 +20,25 @@ from evalrunner.plugins import Account
 _TRANSPORTS = {"aiohttp": AiohttpTransport, "httpx": HttpxTransport}
 _ALIBABA = (".aliyuncs.com",)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_COMPATIBLE, _NATIVE = "/compatible-mode/v1", "/api/v1"
 _EXCERPT = 1 << 16  # bytes of a refusal that are read: its first lines say it all
 
 
 class Endpoint:
-    """`dashscope`: errors are worded by Alibaba's gateway (its hosts, its native dialect, our simulator of both)."""
+    """`dashscope`: errors are worded by Alibaba's gateway (its hosts, its native dialect, our simulator of both).
+
+    `compatible` and `native` are the base URLs of the two dialects; they differ where `base_url` is one of DashScope's (`both`).
+    """
 
     def __init__(self, account: Account, clock: Clock, transport: Transport | None = None) -> None:
         self._clock = clock
-        self._base = account.base_url.rstrip("/")
-        host = _host(account.name, self._base)
+        base = account.base_url.rstrip("/")
+        host = _host(account.name, base)
         self.dashscope = account.kind in ("dashscope", "simulator") or host.endswith(_ALIBABA)
+        root = base.removesuffix(_COMPATIBLE).removesuffix(_NATIVE)
+        self.both = self.dashscope and root != base
+        self.compatible, self.native = (root + _COMPATIBLE, root + _NATIVE) if self.both else (base, base)
+        self.timeouts = account.timeouts
         self._headers = {"user-agent": f"evalrunner/{version('evalrunner')}", "content-type": "application/json"}
         if account.api_key is not None:
             self._headers["authorization"] = f"Bearer {account.api_key}"
@@ -38,14 +46,23 @@ class Endpoint:
         _check_headers(account.name, self._headers)
         if account.transport not in _TRANSPORTS:
             raise PluginError(f"provider {account.name}: no transport is called {account.transport!r} (known: {', '.join(_TRANSPORTS)})")
-        self._transport = transport or _TRANSPORTS[account.transport](self._base, account.timeouts, clock)
+        self._transport = transport or _TRANSPORTS[account.transport](base, account.timeouts, clock)
 
-    def post(self, path: str, body: bytes, *, stream: bool, progress: Progress, headers: Mapping[str, str] | None = None) -> AbstractAsyncContextManager[Reply]:
-        """Send `body` to `path` under the base URL. A stream is asked for uncompressed, because compression holds tokens back."""
+    @property
+    def account_headers(self) -> dict[str, str]:
+        """What every request of the account carries, whatever its content is."""
+        return {name: value for name, value in self._headers.items() if name != "content-type"}
+
+    def now_s(self) -> float:
+        """The wall clock."""
+        return self._clock.wall_us(self._clock.now_ns()) / 1e6
+
+    def post(self, url: str, body: bytes, *, stream: bool, progress: Progress, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Reply]:
+        """Send `body` to `url`. A stream is asked for uncompressed, because compression holds tokens back."""
         wanted = {"accept": "text/event-stream", "accept-encoding": "identity"} if stream else {"accept": "application/json"}
         return self._transport.post(
-            self._base + path,
-            headers={**wanted, **self._headers, **(headers or {})},
+            url,
+            headers={**wanted, **self._headers, **headers},
             body=body,
             progress=progress if stream else None,
         )
@@ -56,8 +73,7 @@ class Endpoint:
         while len(body) < _EXCERPT and (reads := await reply.reads()):
             for read in reads:
                 body += read.data
-        now_s = self._clock.wall_us(self._clock.now_ns()) / 1e6
-        raise refusal(reply.status, reply.headers, bytes(body), dashscope=self.dashscope, now_s=now_s)
+        raise refusal(reply.status, reply.headers, bytes(body), dashscope=self.dashscope, now_s=self.now_s())
 
     async def aclose(self) -> None:
         await self._transport.aclose()

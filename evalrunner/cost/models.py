@@ -86,6 +86,12 @@ def lookup(model_id: str) -> ModelFacts | None:
     return None
 
 
+def native_only(model_id: str) -> bool:
+    """Whether a model is known to have the native dialect alone."""
+    facts = lookup(model_id)
+    return "openai" not in facts.dialects if facts else model_id.startswith("qwen-audio")
+
+
 def known() -> list[str]:
     """The ids of every row, in the order of the file."""
     return list(_catalogue()[0])

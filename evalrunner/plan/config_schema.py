@@ -49,7 +49,8 @@ def build_schema(not_yet: Sequence[str]) -> dict[str, Any]:
 def _name_kinds(providers: dict[str, Any], defs: dict[str, Any]) -> None:
     """`kind` decides what a provider's options are; a built-in one knows its kind by its name."""
     kinds: dict[str, dict[str, Any]] = {
-        "ProviderBlock": {"enum": ["openai", "dashscope"]},
+        "ProviderBlock": {"const": "openai"},
+        "DashScopeProvider": {"const": "dashscope"},
         "SimulatorProvider": {"const": "simulator"},
         "LocalProvider": {"const": "local"},
     }
@@ -57,7 +58,7 @@ def _name_kinds(providers: dict[str, Any], defs: dict[str, Any]) -> None:
         defs[block]["properties"]["kind"] = kind | {"description": defs[block]["properties"]["kind"].get("description", "")}
         defs[block]["required"] = []
     written = {"anyOf": [{"$ref": f"#/$defs/{block}"} for block in (*kinds, "PluginProvider")], "required": ["kind"]}
-    homes = {"openai": "ProviderBlock", "dashscope": "ProviderBlock", "simulator": "SimulatorProvider", "local": "LocalProvider"}
+    homes = {"openai": "ProviderBlock", "dashscope": "DashScopeProvider", "simulator": "SimulatorProvider", "local": "LocalProvider"}
     providers["properties"] = {
         name: {"anyOf": [{"$ref": f"#/$defs/{homes[built_in.kind]}", "properties": {"kind": {"const": built_in.kind}}}, written]}
         for name, built_in in BUILT_IN.items()

@@ -88,9 +88,18 @@ class Options(Block):
     """`optional` accepts streams that end without a finish reason or [DONE]."""
 
 
-class SimulatorOptions(Options):
+class DashScopeOptions(Options):
+    """Options of `kind: dashscope`."""
+
+    input: Literal["messages", "prompt"] = "messages"
+    """`prompt` sends a user message that stands alone as `input.prompt`."""
+
+
+class SimulatorOptions(DashScopeOptions):
     """Options of `kind: simulator`. `*` stands for all models not named; the inner forms are in the simulator's own documentation."""
 
+    dialect: Literal["openai", "native"] = "openai"
+    """How the simulator is spoken to."""
     accuracy: Annotated[Annotated[Share, Tag("one")] | Annotated[dict[str, Share], Tag("many")], Discriminator(_one_or_many)] | None = None
     """Share of right answers, for all models or by model."""
     brain: str | dict[str, Any] | None = None
@@ -157,6 +166,12 @@ class ProviderBlock(Block):
     """What this kind understands."""
 
 
+class DashScopeProvider(ProviderBlock):
+    """An account that is spoken to in DashScope's native protocol."""
+
+    options: DashScopeOptions = DashScopeOptions()
+
+
 class SimulatorProvider(ProviderBlock):
     """A Qwen API on this machine, started by the run."""
 
@@ -177,11 +192,12 @@ class PluginProvider(ProviderBlock):
 
 def _provider_kind(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", "openai")
-    return {"openai": "openai", "dashscope": "openai", "simulator": "simulator", "local": "local", None: "openai"}.get(kind, "plugin")
+    return {"openai": "openai", "dashscope": "dashscope", "simulator": "simulator", "local": "local", None: "openai"}.get(kind, "plugin")
 
 
 Provider = Annotated[
     Annotated[ProviderBlock, Tag("openai")]
+    | Annotated[DashScopeProvider, Tag("dashscope")]
     | Annotated[SimulatorProvider, Tag("simulator")]
     | Annotated[LocalProvider, Tag("local")]
     | Annotated[PluginProvider, Tag("plugin")],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evalrunner.cost.models import native_only
 from evalrunner.errors import PluginError
 from evalrunner.plan.config_types import column_name, short_model, short_scorer
 from evalrunner.plan.mistakes import Mistake, shown
@@ -37,7 +38,7 @@ def cross_checks(written: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def _kind(name: str, block: Mapping[str, Any]) -> Iterator[Mistake]:
     kind = block.get("kind")
-    if isinstance(kind, str) and kind != "dashscope":
+    if isinstance(kind, str):
         try:
             find("clients", kind)
         except PluginError as error:
@@ -64,8 +65,12 @@ def _models(written: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any
             yield Mistake(
                 ("models", index, "id"), f"the provider {provider} serves one model, {served[provider]!r} (hint: define a second provider of kind local)"
             )
-        if kind == "openai" and identity.startswith("qwen-audio") and not _mapping(given.get("options")).get("seed_compat"):
-            yield Mistake(("models", index, "id"), f"{identity} speaks DashScope's native protocol only, which is not available yet")
+        routed = provider.startswith("dashscope") and "base_url" not in given  # the built-in one knows both addresses
+        if kind == "openai" and not routed and native_only(identity) and not _mapping(given.get("options")).get("seed_compat"):
+            yield Mistake(
+                ("models", index, "id"),
+                f"{identity} speaks DashScope's native protocol only (hint: provider dashscope, or one of kind: dashscope with a base_url …/api/v1)",
+            )
 
 
 def _loader(index: int, block: Mapping[str, Any]) -> Iterator[Mistake]:

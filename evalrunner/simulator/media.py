@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,13 +15,13 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from evalrunner.cost.media import audio_seconds, image_size
 from evalrunner.cost.models import ImageRule, ModelFacts
 from evalrunner.cost.tokens import audio_tokens, image_tokens, video_tokens
 from evalrunner.simulator.calls import Refusal, engine_refusal
 
 MAX_DATA_URI = 10_485_760
 _REMOTE_IMAGE, _REMOTE_SECONDS, _REMOTE_FRAMES = (1024, 1024), 10.0, 20
-_BYTES_PER_SECOND = 16_000  # of compressed speech, where no header says it
 _HIGH_RESOLUTION = 16_384  # visual tokens
 
 
@@ -101,48 +100,13 @@ def _data(url: str) -> bytes | None:
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of a PNG, JPEG, GIF, WebP or BMP."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return struct.unpack(">II", data[16:24])
-    if data[:4] == b"GIF8" and len(data) >= 10:
-        return struct.unpack("<HH", data[6:10])
-    if data[:2] == b"BM" and len(data) >= 26:
-        width, height = struct.unpack("<ii", data[18:26])
-        return width, abs(height)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) >= 30:
-        return _webp_size(data)
-    if data[:2] == b"\xff\xd8" and (size := _jpeg_size(data)):
-        return size
-    raise engine_refusal("The image format is illegal and cannot be opened.")
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    match data[12:16]:
-        case b"VP8X":
-            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-        case b"VP8L":
-            bits = int.from_bytes(data[21:25], "little")
-            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    width, height = struct.unpack("<HH", data[26:30])
-    return width & 0x3FFF, height & 0x3FFF
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """From the first start-of-frame segment."""
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        at += 2 + length
-    return None
+    size = image_size(data)
+    if size is None:
+        raise engine_refusal("The image format is illegal and cannot be opened.")
+    return size
 
 
 def _seconds(data: bytes) -> float:
-    """Of a WAV by its header, of anything else by its size."""
     if not data:
         raise engine_refusal("The audio is empty")
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE" and len(data) >= 44:
-        return max(0, len(data) - 44) / max(1, int.from_bytes(data[28:32], "little"))
-    return len(data) / _BYTES_PER_SECOND
+    return audio_seconds(data)

@@ -18,7 +18,7 @@ BRAINS = ("auto", "arithmetic", "lookup", "echo", "tool_caller")
 _QUESTION = ("question", "Question", "input", "prompt", "text")
 _ANSWER = ("answer", "target", "golden", "expected", "label", "Best Answer")
 
-_CLIENT_OPTIONS = {"transport", "headers", "terminal"}  # what every provider's options may hold is the client's business
+_CLIENT_OPTIONS = {"transport", "headers", "terminal", "dialect", "input"}  # what every provider's options may hold is the client's business
 
 _S = TypeVar("_S", bound=Struct)
 
