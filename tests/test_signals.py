@@ -1,0 +1,175 @@
+"""Ctrl-C, SIGTERM and a lost terminal, on real processes: what is in flight is waited for, not for ever, and everything recorded is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from scripted_server import HANG, answer, completion, scripted
+
+from evalrunner.results import open_run
+
+CONFIG = """
+name: slow
+providers:
+  mine: {{kind: openai, base_url: "{url}", api_key: "${{SLOW_KEY}}", limits: {{concurrency: 4}}}}
+models: [{{id: m, provider: mine}}]
+stream: false
+trials: 12
+preflight: {preflight}
+prompt_sets:
+  - {{name: s, samples: [{{q: one}}], prompts: {{p: "{{{{ q }}}}"}}}}
+"""
+QUICK = answer(completion())
+
+
+class Process:
+    """The command line as a child, its stderr as it comes."""
+
+    def __init__(self, child):
+        self.child = child
+        self.said = ""
+
+    async def says(self, words):
+        while words not in self.said:
+            line = await asyncio.wait_for(self.child.stderr.readline(), 30)
+            assert line, f"it ended without saying {words!r}: {self.said}"
+            self.said += line.decode()
+
+    async def ended(self, within):
+        began = time.monotonic()
+        code = await asyncio.wait_for(self.child.wait(), within + 10)
+        assert time.monotonic() - began < within
+        self.said += (await self.child.stderr.read()).decode()
+        return code
+
+
+@asynccontextmanager
+async def started(folder, *args, before=None):
+    environ = os.environ | {"SLOW_KEY": "sk-1234567890abcdef"}
+    command = [sys.executable, "-m", "evalrunner", *args]
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environ, stdout=asyncio.subprocess.DEVNULL, stderr=pipe, preexec_fn=before)
+    try:
+        yield Process(child)
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+        child._transport.close()
+
+
+def config(folder, server, preflight="false"):
+    (folder / "slow.yaml").write_text(CONFIG.format(url=server.url, preflight=preflight))
+    return "slow.yaml", "--out", "run"
+
+
+class Ill:
+    """Answers two requests, then hangs until it is `well`."""
+
+    def __init__(self):
+        self.seen = 0
+        self.well = False
+
+    def __call__(self, received):
+        self.seen += 1
+        return QUICK if self.well or self.seen <= 2 else [HANG]
+
+
+async def completed(folder):
+    async with started(folder, "resume", "run") as process:
+        assert await process.ended(30) == 0
+    return len(open_run(folder / "run").results())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+async def test_a_signal_drains(tmp_path, number, code):
+    """Nothing is sent after it, what was in flight is answered and kept, and the last line says how to go on."""
+    released = asyncio.Event()
+    async with scripted(QUICK, QUICK, [released, *QUICK], repeat=True) as server, started(tmp_path, "run", *config(tmp_path, server)) as process:
+        await server.received(6)
+        process.child.send_signal(number)
+        await process.says("Stopping: nothing more is sent")
+        released.set()
+        assert await process.ended(15) == code
+        assert "evalrunner resume run" in process.said
+        assert len(server.requests) == 6
+    run = open_run(tmp_path / "run")
+    assert list(run.results()["outcome"]) == ["ok"] * 6
+    assert (run.manifest["state"], run.manifest["reason"]) == ("interrupted", "interrupted" if code == 130 else "terminated")
+
+
+async def test_what_is_not_answered_within_the_grace_is_dropped_and_asked_again(tmp_path):
+    """A server that hangs holds nobody: after `--grace` the run ends, and `resume` buys nothing twice."""
+    ill = Ill()
+    async with scripted(ill, repeat=True) as server:
+        async with started(tmp_path, "run", *config(tmp_path, server), "--grace", "0.2") as process:
+            await server.received(6)
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended(8) == 143
+            assert "what is still in flight is dropped" in process.said
+        assert len(open_run(tmp_path / "run").results()) == 2
+        ill.well = True
+        assert await completed(tmp_path) == 12
+        assert len(server.requests) == 6 + 10
+
+
+async def test_twice_leaves_at_once_with_everything_recorded(tmp_path):
+    """Ctrl-C twice ends the process in less than a second; what was recorded is read, and the rest is asked by `resume`."""
+    ill = Ill()
+    async with scripted(ill, repeat=True) as server:
+        async with started(tmp_path, "run", *config(tmp_path, server)) as process:
+            await server.received(6)
+            process.child.send_signal(signal.SIGINT)
+            await process.says("Once more to leave at once")
+            process.child.send_signal(signal.SIGINT)
+            assert await process.ended(1) == 130
+        assert len(open_run(tmp_path / "run").results()) == 2
+        ill.well = True
+        assert await completed(tmp_path) == 12
+        assert len(server.requests) == 6 + 10
+
+
+async def test_a_check_that_hangs_can_be_left(tmp_path):
+    """Before the first request there is nothing to wait for: the run ends at once and leaves no directory."""
+    async with scripted([HANG], repeat=True) as server, started(tmp_path, "run", *config(tmp_path, server, "true")) as process:
+        await server.received(1)
+        process.child.send_signal(signal.SIGINT)
+        assert await process.ended(5) == 130
+        assert "stopped before anything was sent" in process.said
+    assert not (tmp_path / "run").exists()
+
+
+async def test_a_run_whose_terminal_is_gone_still_ends_in_good_order(tmp_path):
+    """SIGHUP comes with a closed terminal: nothing can be said any more, and the rows are kept all the same."""
+    released = asyncio.Event()
+    async with scripted(QUICK, QUICK, [released, *QUICK], repeat=True) as server, started(tmp_path, "run", *config(tmp_path, server)) as process:
+        await server.received(6)
+        process.child._transport.get_pipe_transport(2).close()
+        process.child.send_signal(signal.SIGHUP)
+        released.set()
+        assert await asyncio.wait_for(process.child.wait(), 20) == 143
+    assert open_run(tmp_path / "run").manifest["state"] == "interrupted"
+
+
+async def test_nohup_is_obeyed(tmp_path):
+    """A signal that is ignored when the run starts stays ignored: logging out does not end a night's work."""
+    released = asyncio.Event()
+
+    def nohup():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async with (
+        scripted(QUICK, QUICK, [released, *QUICK], repeat=True) as server,
+        started(tmp_path, "run", *config(tmp_path, server), before=nohup) as process,
+    ):
+        await server.received(6)
+        process.child.send_signal(signal.SIGHUP)
+        released.set()
+        assert await process.ended(15) == 0
+    assert len(open_run(tmp_path / "run").results()) == 12
