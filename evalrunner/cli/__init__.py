@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "write a run's results as CSV or JSON Lines",
     "simulate": "serve the Qwen API on this machine, for demos, tests and dry runs",
     "schema": "print the config's JSON Schema",
+    "doctor": "say what is wrong with this set-up, and what to do about it",
 }
 
 

