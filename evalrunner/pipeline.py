@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evalrunner.analysis.gates import gates_state
 from evalrunner.clock import SYSTEM_CLOCK, Clock
+from evalrunner.decisions import EXIT_CODES, check_run
 from evalrunner.engine.budget import Budget
 from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.preflight import preflight
@@ -84,7 +86,9 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
             for message in run_dir.messages:
                 watch.say(message)
             if run_dir.nothing_left:
-                return Run(run_dir.path, message="nothing left to do: every request has its answer")
+                return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
+            if (found := run_dir.resumed) is not None:
+                watch.say(f"resuming: {found.answered:,} answered, {found.missing:,} without a row, {found.sent_again:,} without an answer and sent again")
             tally.budget = _budget(plan, run_dir)
             async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
@@ -105,7 +109,13 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         error.args = (redactor.message(str(error)),)
         raise
     make_report(run_dir.path)
-    return Run(run_dir.path, exit_code(end, run_dir.counts, plan.allow_unanswered), redactor.message(_reason(end) or ""))
+    return _judged(plan, run_dir.path, exit_code(end, run_dir.counts, plan.allow_unanswered), redactor.message(_reason(end) or ""))
+
+
+def _judged(plan: Plan, path: Path, code: int, message: str) -> Run:
+    """The run with its gates checked; not where it was cut short, because half a run decides nothing."""
+    gates = check_run(path, plan.gates) if code in {0, UNANSWERED} else []
+    return Run(path, code or EXIT_CODES[gates_state(gates)], message, gates)
 
 
 def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Clock) -> list[Lane]:
@@ -158,7 +168,7 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
         return BudgetError.exit_code
     answered = sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     unanswered = counts["planned"] - answered
-    return 4 if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
+    return UNANSWERED if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
 
 
 STOPPED_BY = {"interrupted": 130, "terminated": 143}
@@ -166,6 +176,8 @@ STOPPED_BY = {"interrupted": 130, "terminated": 143}
 
 
 def _reason(end: End) -> str | None:
+UNANSWERED = 4
+"""The exit code of a run that is done but lacks too many answers."""
     """Why the run did not come to its end by itself, for the manifest and the terminal."""
     why = end.shortfall or end.reason
     parts = [why] if why else []

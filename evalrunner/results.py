@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.report.page import SampleRows, render
 from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
@@ -15,13 +17,20 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run directory, finished or not. `exit_code` is what the command line would have returned; 0 for a run that was only opened."""
+    """A run directory, finished or not. `exit_code` is what the command line would have returned; 0 for a run that was only opened.
 
-    def __init__(self, path: str | Path, exit_code: int = 0, message: str = "") -> None:
+    `gates`: what became of the config's gate, limit by limit and cell by cell. A `Run` is a path to whoever takes one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], exit_code: int = 0, message: str = "", gates: Sequence[GateResult] = ()) -> None:
         self.path = Path(path)
         self.exit_code = exit_code
         self.message = message
+        self.gates = tuple(gates)
         self.manifest: Mapping[str, Any] = read_manifest(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.manifest['state']})"

@@ -214,7 +214,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
     """Nobody has to run ten times to find ten mistakes; they come in reading order."""
     text = (
         HEAD.replace("demo", "a/b").replace("[qwen-turbo]", "[{id: a, providr: b}]")
-        + "    scorers: [exactt]\ngrid: {top_p: 2}\ntrials: 0\ntrials: 1\ngate: []\n"
+        + "    scorers: [exactt]\ngrid: {top_p: 2}\ntrials: 0\ntrials: 1\ngate: 5\n"
     )
     found = problems(write(tmp_path, text))
     assert [problem.split(": ")[1] for problem in found] == ["name", "models[0].providr", "prompt_sets[0].scorers[0]", "grid.top_p", "trials", "gate"]
@@ -223,11 +223,6 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "where"),
     [
-        ("gate: [{metric: score_exact, min: 0.9}]\n", "gate"),
-        ("    tools: [{type: function}]\n", "prompt_sets[0].tools"),
-        ("    tool_choice: auto\n", "prompt_sets[0].tool_choice"),
-        ("    tool_results: {f: x}\n", "prompt_sets[0].tool_results"),
-        ("    max_turns: 3\n", "prompt_sets[0].max_turns"),
         ("    scorers: [{judge: {model: qwen-max}}]\n", "prompt_sets[0].scorers[0].judge"),
         ("    scorers: [judge]\n", "prompt_sets[0].scorers[0]"),
     ],

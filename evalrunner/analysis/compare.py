@@ -149,6 +149,8 @@ def _compare_pair(
         have = ~np.isnan(both[0]) & ~np.isnan(both[1])
         a, b = both[0][have], both[1][have]
         if is_score(name):
+            if not (mine.requests[matched.baseline].any() or theirs.requests[matched.candidate].any()):
+                continue  # another prompt set's scorer, or nobody answered
             repeats = max(1.0, float(mine.requests[matched.baseline][have].mean())) if have.any() else 1.0
             result = _conclusion(name, score_difference(a, b, repeats), (a, b), have, options)
             metrics[name] = replace(result, **_bounds(mine, theirs, matched, trials))

@@ -107,7 +107,7 @@ def check_gates(rules: Sequence[Rule], summary: Summary, against: Against | None
             raise ConfigError(f"gate: {problem}")
         if rule.min is None and rule.max is None and rule.max_drop is None:
             raise ConfigError(f"gate: {rule.metric} has no limit (min, max or max_drop)")
-        cells = [cell for cell in summary.cells if _chosen(cell, rule.where)]
+        cells = [cell for cell in summary.cells if _chosen(cell, rule)]
         results = [result for cell in cells for result in _limits(rule, cell)]
         if rule.max_drop is not None:
             if against is None:
@@ -122,9 +122,15 @@ def gates_state(results: Sequence[GateResult]) -> State:
     return next((state for state in _WORST if any(one.state == state for one in results)), "pass")
 
 
-def _chosen(cell: CellSummary, where: Mapping[str, Any]) -> bool:
-    key = CellKey(cell.prompt_set, cell.prompt, cell.model, cell.provider, json.dumps(cell.params), cell.stream)
-    return matches(key, where)
+def _chosen(cell: CellSummary, rule: Rule) -> bool:
+    """Whether a rule is about a cell: `where` says so, and a score is asked only of prompt sets that have its scorer."""
+    scorer = rule.metric.removeprefix("score_").removeprefix("cost.per_correct.")
+    return chosen(cell, rule.where) and (scorer == rule.metric or scorer in cell.scores)
+
+
+def chosen(cell: CellSummary, where: Mapping[str, Any]) -> bool:
+    """Whether a cell has every value of `where`."""
+    return matches(CellKey(cell.prompt_set, cell.prompt, cell.model, cell.provider, json.dumps(cell.params), cell.stream), where)
 
 
 def _nothing(rule: Rule) -> GateResult:
@@ -153,7 +159,10 @@ def _decided(
         shown += f" [{found.low:.4g}, {found.high:.4g}]"
     sign = "≥" if limit == "min" else "≤"
     what = f"drop of {rule.metric}" if limit == "max_drop" else rule.metric
-    text = f"{cell.label}: {what} {sign} {threshold:g}: {state} ({shown}, n = {found.n}" + (f"; {needed} would decide)" if needed else ")")
+    extra = f"; {needed:,} would decide" if needed else ""
+    if found.bounds is not None and found.bounds[1] - found.bounds[0] > 1e-9:
+        extra += f"; with the unanswered counted, from {found.bounds[0]:.4g} to {found.bounds[1]:.4g}"
+    text = f"{cell.label}: {what} {sign} {threshold:g}: {state} ({shown}, n = {found.n:,}{extra})"
     return GateResult(
         metric=rule.metric,
         cell=cell.label,

@@ -8,8 +8,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from evalrunner.analysis.gates import gates_state
+from evalrunner.cli.compare_command import add_inconclusive
 from evalrunner.cli.progress import shown
 from evalrunner.cli.tables import print_summary
+from evalrunner.cli.verdict_files import gate_markdown, tell_github
+from evalrunner.cli.verdict_words import conclusion, gate_lines
 from evalrunner.engine.runner import Stop
 from evalrunner.errors import BudgetError
 from evalrunner.loop import new_loop
@@ -29,6 +33,7 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=float, default=GRACE_S, metavar="SECONDS", help="how long Ctrl-C or SIGTERM waits for what is in flight (default: %(default)g)"
     )
+    add_inconclusive(parser)
 
 
 def budget_overrides(args: argparse.Namespace) -> list[str]:
@@ -37,7 +42,7 @@ def budget_overrides(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
-def carry_out(session: Callable[[Watch], Awaitable[Run]], grace_s: float = GRACE_S) -> int:
+def carry_out(session: Callable[[Watch], Awaitable[Run]], grace_s: float = GRACE_S, *, inconclusive_fails: bool = False) -> int:
     """Run a session to its end and say where its results are. A signal drains once, for at most `grace_s`, and leaves at once the second time."""
     stop = Stop()
 
@@ -58,11 +63,11 @@ def carry_out(session: Callable[[Watch], Awaitable[Run]], grace_s: float = GRACE
         say("stopped before anything was sent")
         return STOPPED_BY[stop.reason or ""]
     try:
-        _last_lines(run)
+        _last_lines(run, inconclusive_fails=inconclusive_fails)
         sys.stdout.flush()
     except OSError:  # nobody reads any more; the exit code still tells
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return run.exit_code
+    return 1 if inconclusive_fails and run.exit_code == 0 and gates_state(run.gates) == "inconclusive" else run.exit_code
 
 
 class _Signals:
@@ -97,11 +102,16 @@ class _Signals:
         self._stop.abort()
 
 
-def _last_lines(run: Run) -> None:
+def _last_lines(run: Run, *, inconclusive_fails: bool) -> None:
     if run.message:
         say(run.message)
     print_summary(run.summary())
     print(f"\nresults  {run.path / 'results'}\nreport   {run.path / 'report.html'}")
+    if run.gates:
+        print("\n".join(["", *gate_lines(run.gates), f"verdict  {conclusion(run.gates)}"]))
+        summary = gate_markdown(run.gates, f"{run.manifest['name']}: {conclusion(run.gates)}")
+        for line in tell_github(run.gates, summary, inconclusive_fails=inconclusive_fails):
+            say(line)
     missing = run.manifest["counts"]["planned"] - sum(run.manifest["counts"]["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     if missing:
         higher = _higher_budget(run) if run.exit_code == BudgetError.exit_code else ""

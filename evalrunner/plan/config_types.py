@@ -404,7 +404,7 @@ class BudgetBlock(Block):
 
 
 class GateBlock(Block):
-    """One condition of `run` and `compare`."""
+    """One condition of `run` and `compare`, decided by the 95 % interval; every cell it is about must hold it."""
 
     metric: str
     min: float | None = None
@@ -443,3 +443,7 @@ class Settings(Block):
     """One small check per model before the grid."""
     budget: BudgetBlock | None = None
     gate: list[GateBlock] = []
+    """score_<scorer>, coverage, latency_ms, ttft_ms.p95, completion_tokens, cost, cost.per_1000, …"""
+    """How much worse than the baseline, whichever way is worse, in the metric's own unit."""
+    """A run directory, relative to this file."""
+    """Which cells: model, prompt, prompt_set, stream or a parameter; left out: all."""

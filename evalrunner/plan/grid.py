@@ -20,6 +20,8 @@ from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import ModelFields, PriceBlock, PromptSetBlock, RetryBlock
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
 from evalrunner.plan.mistakes import Mistake
+from evalrunner.plan.gates import check_baselines, gates_of
+from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.prompt_sets import PromptSet, render, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
@@ -62,6 +64,7 @@ class Plan:
         """Requests in all; counts the rows of the data files once."""
         per_sample = sum(len(self._params(model)) for model in self.models) * len(self.config.settings.stream) * self.trials
         return per_sample * sum(len(prompt_set.data) * len(prompt_set.prompts) for prompt_set in self.prompt_sets)
+        self.gates = tuple(gates_of(self))
 
     @property
     def cells(self) -> int:
@@ -75,6 +78,13 @@ class Plan:
         return sorted({name for model in self.models for name in self._grid(model)})
 
     @cached_property
+    def grid(self) -> Iterator[Cell]:
+        """Every cell."""
+        for model in self.models:
+            for prompt_set in self.prompt_sets:
+                for prompt in prompt_set.prompts:
+                    yield from (point.cell for point in self._points(model, prompt_set.name, prompt.name))
+
     def scorer_names(self) -> list[str]:
         """Every scorer's column, in the order written."""
         return list(dict.fromkeys(name for prompt_set in self.prompt_sets for name in prompt_set.scorers))
@@ -150,6 +160,7 @@ class Plan:
             "allow_unanswered": self.allow_unanswered,
             "overrides": list(self.config.overrides),
             "limit": self.config.limit,
+        check_baselines(self)
         }
 
     def _grid(self, model: Model) -> dict[str, list[Any]]:
@@ -170,6 +181,7 @@ class Plan:
             )
             for params, stream in product(self._params(model), self.config.settings.stream)
         ]
+            "gate": [block.model_dump(exclude_defaults=True) for block in settings.gate],
 
 
 def make_plan(config: Config) -> Plan:
