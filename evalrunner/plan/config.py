@@ -23,6 +23,12 @@ from evalrunner.plan.providers import BUILT_IN
 from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
 
 NOT_YET = (
+    "tools",
+    "tool_choice",
+    "tool_results",
+    "max_turns",
+    "prompt_sets.*.prompts.*.*.content.*.image",
+    "prompt_sets.*.prompts.*.*.content.*.audio",
     "prompt_sets.*.scorers.*=judge",
     "prompt_sets.*.scorers.*.judge",
     "prompt_sets.*.tools",

@@ -21,7 +21,6 @@ from evalrunner.plan.config_types import ModelFields, PriceBlock, PromptSetBlock
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
 from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.gates import check_baselines, gates_of
-from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.prompt_sets import PromptSet, render, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
