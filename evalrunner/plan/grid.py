@@ -19,8 +19,8 @@ from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import ModelFields, PriceBlock, PromptSetBlock, RetryBlock
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
-from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.gates import check_baselines, gates_of
+from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.prompt_sets import PromptSet, render, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
@@ -57,13 +57,13 @@ class Plan:
         self._providers = {name: provider(name, settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in settings.models)}
         self.models = tuple(_model(model, self._providers[model.provider]) for model in settings.models)
         self.budget = budget_of(config, self.models)
+        self.gates = tuple(gates_of(self))
 
     @property
     def size(self) -> int:
         """Requests in all; counts the rows of the data files once."""
         per_sample = sum(len(self._params(model)) for model in self.models) * len(self.config.settings.stream) * self.trials
         return per_sample * sum(len(prompt_set.data) * len(prompt_set.prompts) for prompt_set in self.prompt_sets)
-        self.gates = tuple(gates_of(self))
 
     @property
     def cells(self) -> int:
@@ -71,12 +71,6 @@ class Plan:
         points = sum(len(self._params(model)) for model in self.models) * len(self.config.settings.stream)
         return points * sum(len(prompt_set.prompts) for prompt_set in self.prompt_sets)
 
-    @cached_property
-    def param_names(self) -> list[str]:
-        """Every parameter of the grid, sorted."""
-        return sorted({name for model in self.models for name in self._grid(model)})
-
-    @cached_property
     def grid(self) -> Iterator[Cell]:
         """Every cell."""
         for model in self.models:
@@ -84,6 +78,12 @@ class Plan:
                 for prompt in prompt_set.prompts:
                     yield from (point.cell for point in self._points(model, prompt_set.name, prompt.name))
 
+    @cached_property
+    def param_names(self) -> list[str]:
+        """Every parameter of the grid, sorted."""
+        return sorted({name for model in self.models for name in self._grid(model)})
+
+    @cached_property
     def scorer_names(self) -> list[str]:
         """Every scorer's column, in the order written."""
         return list(dict.fromkeys(name for prompt_set in self.prompt_sets for name in prompt_set.scorers))
@@ -135,8 +135,11 @@ class Plan:
                             yield Request(key=key, cell=point.cell, sample=sample, trial=trial, messages=messages, target=target, seed=sent)
 
     def validate(self) -> None:
-        """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
+        """Render every sample with every prompt, once, and look at the gate's baselines. Raises `DatasetError` with the first twenty mistakes (the same one in
+        many rows is one line), `ConfigError` for a baseline that does not fit.
+        """
         validate(self.prompt_sets)
+        check_baselines(self)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest keeps of the plan. JSON-able; secrets are references."""
@@ -157,9 +160,9 @@ class Plan:
             "preflight": self.preflight,
             "budget": self.budget.model_dump(exclude_none=True) if self.budget else None,
             "allow_unanswered": self.allow_unanswered,
+            "gate": [block.model_dump(exclude_defaults=True) for block in settings.gate],
             "overrides": list(self.config.overrides),
             "limit": self.config.limit,
-        check_baselines(self)
         }
 
     def _grid(self, model: Model) -> dict[str, list[Any]]:
@@ -180,7 +183,6 @@ class Plan:
             )
             for params, stream in product(self._params(model), self.config.settings.stream)
         ]
-            "gate": [block.model_dump(exclude_defaults=True) for block in settings.gate],
 
 
 def make_plan(config: Config) -> Plan:
