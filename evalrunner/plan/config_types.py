@@ -407,11 +407,15 @@ class GateBlock(Block):
     """One condition of `run` and `compare`, decided by the 95 % interval; every cell it is about must hold it."""
 
     metric: str
+    """score_<scorer>, coverage, latency_ms, ttft_ms.p95, completion_tokens, cost, cost.per_1000, …"""
     min: float | None = None
     max: float | None = None
     max_drop: float | None = None
+    """How much worse than the baseline, whichever way is worse, in the metric's own unit."""
     baseline: str | None = None
+    """A run directory, relative to this file."""
     where: dict[str, Any] = {}
+    """Which cells: model, prompt, prompt_set, stream or a parameter; left out: all."""
 
 
 def _streams(value: Any) -> Any:
@@ -443,7 +447,3 @@ class Settings(Block):
     """One small check per model before the grid."""
     budget: BudgetBlock | None = None
     gate: list[GateBlock] = []
-    """score_<scorer>, coverage, latency_ms, ttft_ms.p95, completion_tokens, cost, cost.per_1000, …"""
-    """How much worse than the baseline, whichever way is worse, in the metric's own unit."""
-    """A run directory, relative to this file."""
-    """Which cells: model, prompt, prompt_set, stream or a parameter; left out: all."""
