@@ -237,13 +237,6 @@ def test_what_is_promised_and_not_built_is_refused_by_name(tmp_path, extra, wher
     assert [problem.split(": ", 1)[1] for problem in problems(write(tmp_path, HEAD + extra))] == [f"{where}: not available yet"]
 
 
-@pytest.mark.parametrize("kind", ["image", "audio"])
-def test_images_and_audio_are_refused_until_they_work(tmp_path, kind):
-    """A part that would not be sent is no part."""
-    text = HEAD.replace('"{{ question }}"', f"[{{role: user, content: [{{text: a}}, {{{kind}: b.png}}]}}]")
-    assert problems(write(tmp_path, text)) == [f"6:58: prompt_sets[0].prompts.plain[0].content[1].{kind}: not available yet"]
-
-
 def test_short_forms_mean_their_long_forms(tmp_path):
     """A model by its id, a prompt by its text, a scorer by its name, one value for a list of one, times with units, numbers as people write them."""
     text = HEAD + "    scorers: [exact, {numeric: {tolerance: 0.5, name: close}}]\ngrid: {max_tokens: 1e3, stop: [a, b], seed: 7}\nstream: false\n"

@@ -131,7 +131,8 @@ def test_a_conversation_comes_out_of_the_data(value):
         ([{"role": "user", "content": ""}], r"message 1 \(user\) is empty"),
         ([{"role": "tool", "content": "x"}], "message 1: a tool message needs tool_call_id"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}], "'talk' must end with a user or tool message, not assistant"),
-        ([{"role": "user", "content": [{"image": "x"}]}], "message 1: images and audio are not available yet"),
+        ([{"role": "user", "content": [{"image": "x", "audio": "y"}]}], "message 1: a part must be {text: …}, {image: path or URL}"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"uri": "x"}}]}], "message 1: a part must be"),
         ([{"role": "user", "content": ["x"]}], "message 1: a part must be {text: …}"),
     ],
 )

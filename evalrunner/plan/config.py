@@ -27,8 +27,6 @@ NOT_YET = (
     "tool_choice",
     "tool_results",
     "max_turns",
-    "prompt_sets.*.prompts.*.*.content.*.image",
-    "prompt_sets.*.prompts.*.*.content.*.audio",
     "prompt_sets.*.scorers.*=judge",
     "prompt_sets.*.scorers.*.judge",
     "prompt_sets.*.tools",

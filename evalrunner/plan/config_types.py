@@ -233,7 +233,9 @@ ModelBlock = Annotated[ModelFields, BeforeValidator(short_model)]
 
 
 class PartBlock(Block):
-    """A part of a message: one of text, image, audio; each a template."""
+    """A part of a message: one of text, image, audio, file; each a template. A path that is written out is relative to this file; one that a template makes is
+    relative to the data's folder and stays in it.
+    """
 
     text: Template | None = None
     image: Template | None = None
@@ -244,7 +246,9 @@ class PartBlock(Block):
     @model_validator(mode="after")
     def _one(self) -> PartBlock:
         if len(self.model_fields_set) != 1:
-            raise ValueError("needs exactly one of text, image, audio")
+    file: Template | None = None
+    """A document for qwen-long, by its path."""
+            raise ValueError("needs exactly one of text, image, audio, file")
         return self
 
 

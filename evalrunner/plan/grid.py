@@ -17,14 +17,16 @@ from evalrunner.cost.models import lookup
 from evalrunner.errors import ConfigError
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
-from evalrunner.plan.config_types import ModelFields, PriceBlock, PromptSetBlock, RetryBlock
+from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, PromptSetBlock, RetryBlock
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
 from evalrunner.plan.gates import check_baselines, gates_of
+from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.prompt_sets import PromptSet, render, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
 from evalrunner.plan.scoring import build_scorer
+from evalrunner.plan.yaml_source import KeyPath
 from evalrunner.plugins import Account, Scorer, find
 from evalrunner.records import Cell, Limits, Model, Price, PriceTier, Request, Timeouts
 
@@ -126,13 +128,13 @@ class Plan:
             points = {prompt.name: self._points(model, prompt_set.name, prompt.name) for prompt in prompt_set.prompts}
             for sample in prompt_set.data:
                 for prompt in prompt_set.prompts:
-                    messages, target = render(prompt_set, prompt, sample)
+                    messages, media, target = render(prompt_set, prompt, sample)
                     content = _digest([sample.id, sample.hash, messages, target])
                     for point in points[prompt.name]:
                         for trial, seed in enumerate(seeds):
                             sent = None if point.seeded else seed
                             key = blake2b(b"%b%b%d:%d" % (point.identity, content, trial, -1 if sent is None else sent), digest_size=16).hexdigest()
-                            yield Request(key=key, cell=point.cell, sample=sample, trial=trial, messages=messages, target=target, seed=sent)
+                            yield Request(key=key, cell=point.cell, sample=sample, trial=trial, messages=messages, media=media, target=target, seed=sent)
 
     def validate(self) -> None:
         """Render every sample with every prompt, once, and look at the gate's baselines. Raises `DatasetError` with the first twenty mistakes (the same one in
@@ -195,8 +197,9 @@ def _prompt_set(config: Config, index: int, block: PromptSetBlock) -> PromptSet:
     if config.limit is not None:
         limit = None if sample else min(limit or config.limit, config.limit)
         sample = min(sample, config.limit) if sample else None
+    media = MediaFolder(None if block.data is None else Path(normpath(config.folder / block.data)).parent, config.folder)
     prompts: list[Prompt | Conversation] = [
-        Prompt(name, [message.model_dump(exclude_unset=True) for message in messages]) for name, messages in (block.prompts or {}).items()
+        _prompt(config, ("prompt_sets", index, "prompts", name), messages, media) for name, messages in (block.prompts or {}).items()
     ]
     if block.messages_from is not None:
         prompts.append(Conversation(block.messages_from))
@@ -208,7 +211,23 @@ def _prompt_set(config: Config, index: int, block: PromptSetBlock) -> PromptSet:
         prompts=tuple(prompts),
         target=None if block.target is None else Text(block.target),
         scorers={scorer.column: build_scorer(scorer.kind, scorer.options) for scorer in block.scorers},
+        media=media,
     )
+
+
+def _prompt(config: Config, path: KeyPath, messages: Sequence[MessageBlock], media: MediaFolder) -> Prompt:
+    """A prompt whose typed paths are found already. Raises `ConfigError` at the path that is wrong."""
+    sources: dict[str, str] = {}
+    written: list[dict[str, Any]] = [message.model_dump(exclude_unset=True) for message in messages]
+    for number, message in enumerate(written):
+        for place, part in enumerate(message["content"] if isinstance(message["content"], list) else ()):
+            [(kind, text)] = part.items()
+            if kind in KINDS and "{" not in text:
+                try:
+                    message["content"][place] = media.part(part, sources, typed=True)
+                except ValueError as error:
+                    raise ConfigError(config.places.line(Mistake((*path, number, "content", place, kind), str(error)))) from None
+    return Prompt(str(path[-1]), written, sources)
 
 
 def _rows(config: Config, index: int, block: PromptSetBlock) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -11,9 +12,12 @@ from evalrunner.errors import DatasetError
 from evalrunner.plan.config_types import PromptSetBlock
 from evalrunner.plan.datasets import Dataset, id_hash
 from evalrunner.plan.loaders import MAX_PROBLEMS
+from evalrunner.plan.media import MediaFolder
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plugins import Scorer
 from evalrunner.records import Message, Sample
+
+NO_MEDIA: Mapping[str, str] = {}
 
 
 class PromptSet(Struct, frozen=True, kw_only=True):
@@ -25,16 +29,25 @@ class PromptSet(Struct, frozen=True, kw_only=True):
     prompts: tuple[Prompt | Conversation, ...]
     target: Text | None
     scorers: Mapping[str, Scorer]
+    media: MediaFolder
 
 
-def render(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> tuple[list[Message], str | None]:
+class Rendered(NamedTuple):
+    """One sample as one prompt asks it; `media` as in `Request`."""
+
+    messages: list[Message]
+    media: Mapping[str, str]
+    target: str | None
+
+
+def render(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> Rendered:
     """Messages and target of one sample. Raises `DatasetError` naming the row and the prompt."""
     try:
-        messages = prompt.messages(sample.data)
+        messages, media = _messages(prompt_set, prompt, sample)
     except ValueError as error:
         raise DatasetError(f"{sample.origin}: {_of_prompt(prompt_set, prompt)}: {error}") from None
     try:
-        return messages, _target(prompt_set, sample)
+        return Rendered(messages, media, _target(prompt_set, sample))
     except ValueError as error:
         raise DatasetError(f"{sample.origin}: {_of_target(prompt_set)}: {error}") from None
 
@@ -57,13 +70,18 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
 def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> None:
     for prompt in prompt_set.prompts:
         try:
-            prompt.messages(sample.data)
+            _messages(prompt_set, prompt, sample)
         except ValueError as error:
             found.add(sample.origin, f"{_of_prompt(prompt_set, prompt)}: {error}")
     try:
         _target(prompt_set, sample)
     except ValueError as error:
         found.add(sample.origin, f"{_of_target(prompt_set)}: {error}")
+
+
+def _messages(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> tuple[list[Message], Mapping[str, str]]:
+    messages, media = prompt_set.media.resolved(prompt.messages(sample.data))
+    return messages, {**prompt.media, **media} if prompt.media or media else NO_MEDIA
 
 
 def _target(prompt_set: PromptSet, sample: Sample) -> str | None:

@@ -17,6 +17,9 @@ from evalrunner.records import Message
 
 ROLES = ("system", "user", "assistant", "tool")
 _FROM_DATA = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "partial"})
+_PARTS = frozenset({"text", "image", "audio", "file"})
+_WIRE = {"image_url": "image", "audio_url": "audio", "input_audio": "audio"}
+_BESIDE = ("min_pixels", "max_pixels", "cache_control")
 _SANDBOX = Sandbox()
 
 
@@ -41,10 +44,13 @@ class Text:
 
 
 class Prompt:
-    """A named list of messages with holes. `messages` are mappings `role`, `content` (text or parts) and what else the provider takes."""
+    """A named list of messages with holes. `messages` are mappings `role`, `content` (text or parts) and what else the provider takes; `media` says where
+    the parts are that name a hash already.
+    """
 
-    def __init__(self, name: str, messages: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, name: str, messages: Sequence[Mapping[str, Any]], media: Mapping[str, str] | None = None) -> None:
         self.name = name
+        self.media = dict(media or {})
         self.template = [dict(message) for message in messages]
         self._contents = [_compiled(message["content"]) for message in messages]
 
@@ -68,6 +74,7 @@ class Conversation:
 
     def __init__(self, column: str) -> None:
         self.name = column
+        self.media: dict[str, str] = {}
         self.template = {"messages_from": column}
 
     def messages(self, fields: Mapping[str, Any]) -> list[Message]:
@@ -114,9 +121,23 @@ def _checked(message: Any, number: int) -> Message:
 
 
 def _part(part: Any, number: int) -> dict[str, Any]:
-    """`{text: …}`; OpenAI's own form `{type: text, text: …}` is taken too."""
-    if isinstance(part, dict) and isinstance(part.get("text"), str) and set(part) <= {"type", "text"} and part.get("type", "text") == "text":
-        return {"text": part["text"]}
-    if isinstance(part, dict) and {"image", "audio", "image_url", "input_audio", "audio_url"} & set(part):
-        raise ValueError(f"message {number}: images and audio are not available yet")
-    raise ValueError(f"message {number}: a part must be {{text: …}}")
+    """`{text: …}`, `{image: …}`, `{audio: …}` or `{file: …}`; OpenAI's own forms are taken too."""
+    if isinstance(part, dict):
+        rest = {name: value for name, value in part.items() if name != "type"}
+        beside = {name: rest.pop(name) for name in _BESIDE if name in rest}
+        [(kind, value)] = rest.items() if len(rest) == 1 else [("", None)]
+        if kind in _WIRE and isinstance(value, dict):
+            kind, value = _WIRE[kind], _address(kind, value)
+        if kind in _PARTS and isinstance(value, str):
+            return {kind: value, **beside}
+    raise ValueError(f"message {number}: a part must be {{text: …}}, {{image: path or URL}}, {{audio: path or URL}} or {{file: path}}")
+
+
+def _address(kind: str, value: Mapping[str, Any]) -> Any:
+    """The URL of OpenAI's form; bare base64 becomes a data URI."""
+    if kind != "input_audio":
+        return value.get("url")
+    data = value.get("data")
+    if not isinstance(data, str) or data.startswith(("http:", "https:", "oss:")):
+        return data
+    return f"data:audio/{value.get('format') or 'wav'};base64,{data.rpartition(',')[2]}"
