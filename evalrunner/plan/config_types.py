@@ -242,12 +242,12 @@ class PartBlock(Block):
     """A path or URL."""
     audio: Template | None = None
     """A path or URL."""
+    file: Template | None = None
+    """A document for qwen-long, by its path."""
 
     @model_validator(mode="after")
     def _one(self) -> PartBlock:
         if len(self.model_fields_set) != 1:
-    file: Template | None = None
-    """A document for qwen-long, by its path."""
             raise ValueError("needs exactly one of text, image, audio, file")
         return self
 
