@@ -4,43 +4,24 @@ wholly within. Numbers without an interval (totals, coverage, tokens) are compar
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from msgspec import Struct, field
-from scipy import stats
+from msgspec import Struct
+from scipy import special
 
 from evalrunner.analysis.compare import Better, CellName, Comparison, PairedCells
 from evalrunner.analysis.intervals import Z95
 from evalrunner.analysis.paired import quantile_difference
-from evalrunner.analysis.pairing import matches
 from evalrunner.analysis.power import samples_needed
-from evalrunner.analysis.rows import LATENCIES, TOKENS, CellKey
+from evalrunner.analysis.rules import PERCENTILES, SPEEDS, TOKENS, CellKey, Rule, matches, metric_problem
 from evalrunner.analysis.tables import CellSummary, Distribution, Summary
 from evalrunner.errors import ConfigError
 
 State = Literal["pass", "fail", "inconclusive", "no data"]
-SPEEDS = ("decode_tok_s", "e2e_tok_s")
-PERCENTILES = ("p50", "p90", "p95", "p99")
-COSTS = ("cost", "cost.total", "cost.per_1000")
 _WORST: tuple[State, ...] = ("no data", "fail", "inconclusive", "pass")
-
-
-class Rule(Struct, frozen=True, kw_only=True):
-    """One condition of a config's `gate`. `max_drop`: how much worse than the baseline, in the metric's unit, whichever way is worse for it.
-
-    Metrics: `score_<scorer>`, `coverage`, latencies and speeds (`ttft_ms`: the mean; `ttft_ms.p95`), token columns (`completion_tokens`: the mean per
-    request), `cost` (per request), `cost.total`, `cost.per_1000`, `cost.per_correct.<scorer>`. `where` chooses cells; without it every cell must pass.
-    """
-
-    metric: str
-    min: float | None = None
-    max: float | None = None
-    max_drop: float | None = None
-    where: dict[str, Any] = field(default_factory=dict)
 
 
 class GateResult(Struct, frozen=True, kw_only=True):
@@ -81,22 +62,6 @@ class Measured(NamedTuple):
     n: int
     needed: int = 1
     bounds: tuple[float, float] | None = None
-
-
-def metric_problem(metric: str, scorers: Sequence[str]) -> str | None:
-    """What is wrong with the name of a metric, or None."""
-    known = known_metrics(scorers)
-    if metric in known:
-        return None
-    near = difflib.get_close_matches(metric, known, n=1)
-    return f"no metric is called {metric!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})")
-
-
-def known_metrics(scorers: Sequence[str]) -> list[str]:
-    """Every metric a rule may name."""
-    timed = [*LATENCIES, *SPEEDS]
-    scored = [name for scorer in scorers for name in (f"score_{scorer}", f"cost.per_correct.{scorer}")]
-    return [*scored, "coverage", *timed, *(f"{name}.{p}" for name in timed for p in PERCENTILES), *TOKENS.values(), *COSTS]
 
 
 def check_gates(rules: Sequence[Rule], summary: Summary, against: Against | None = None) -> list[GateResult]:
@@ -239,7 +204,7 @@ def _timed(found: Distribution, part: str) -> Measured:
         return Measured(quantile.value, quantile.low, quantile.high, quantile.n, quantile.needed)
     if found.mean is None or found.sd is None:
         return Measured(None, None, None, found.n, 2)
-    half = float(stats.t.ppf(0.975, found.n - 1)) * found.sd / math.sqrt(found.n)
+    half = float(special.stdtrit(found.n - 1, 0.975)) * found.sd / math.sqrt(found.n)
     return Measured(found.mean, found.mean - half, found.mean + half, found.n)
 
 

@@ -4,11 +4,12 @@ has the measured coverage.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 Z95 = 1.959963984540054
@@ -54,7 +55,7 @@ def mean_intervals(n: npt.ArrayLike, mean: npt.ArrayLike, variance: npt.ArrayLik
     effect = np.where(constant, 1.0, spread / np.where(constant, 1.0, bernoulli))
     floor = np.asarray(edge, dtype=np.float64) ** 2 / np.sqrt(np.asarray(trials, dtype=np.float64))
     effect = np.where(constant, 1.0, (size * effect + UNSEEN * np.maximum(effect, floor)) / (size + UNSEEN))
-    quantile = stats.t.ppf(0.975, np.maximum(size - 1, 1))
+    quantile = special.stdtrit(np.maximum(size - 1, 1), 0.975)
     return wilson(centre * size / effect, size / effect, quantile)
 
 
@@ -80,8 +81,14 @@ def quantile_ranks(n: int, p: float) -> tuple[int, int] | None:
 
     P(x_(l) <= q < x_(u)) = P(l <= X < u) with X ~ Binomial(n, p). Source: Conover 1999, Practical Nonparametric Statistics, section 3.2.
     """
-    low, high = int(stats.binom.ppf(0.025, n, p)), int(stats.binom.ppf(0.975, n, p)) + 1
+    low, high = _binomial_quantile(0.025, n, p), _binomial_quantile(0.975, n, p) + 1
     return (low, high) if low >= 1 and high <= n else None
+
+
+def _binomial_quantile(q: float, n: int, p: float) -> int:
+    """The smallest k with P(X <= k) >= q for X ~ Binomial(n, p): scipy.stats.binom.ppf without importing all of scipy.stats, which takes a second."""
+    k = math.ceil(special.bdtrik(q, n, p))
+    return k - 1 if k >= 1 and special.bdtr(k - 1, n, p) >= q else k
 
 
 def bca_interval(values: Floats, seed: int = 0) -> Interval:

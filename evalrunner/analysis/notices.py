@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from evalrunner.analysis.cells import MAX_TAG_VALUES, tag_factors
 from evalrunner.analysis.failures import Attempts
@@ -59,7 +59,7 @@ def _infrastructure(models: Sequence[ModelSummary]) -> Iterator[Notice]:
     if len(models) < 2 or not failed.any():
         return
     tables = [np.array([[f, d - f], [failed.sum() - f, (done - failed).sum() - (d - f)]]) for f, d in zip(failed, done, strict=True)]
-    p = holm([float(stats.fisher_exact(table).pvalue) for table in tables])
+    p = holm([float(scipy.stats.fisher_exact(table).pvalue) for table in tables])
     if p.min() < ALPHA:
         worst = max(models, key=lambda one: one.infrastructure_share or 0.0)
         text = f"Infrastructure errors differ between models ({worst.model} has the most): compare their scores with the bounds in view."

@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
+from scipy import special
 
 from evalrunner.analysis.intervals import Z95, Floats, Interval, is_binary
 
@@ -49,7 +50,7 @@ def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -
         at_ends = float(np.mean(_at_end(baseline) & _at_end(candidate)))
         raw = variance / measure
         effect = (n * raw + PAIR_UNSEEN * max(raw, at_ends**2 / np.sqrt(trials))) / (n + PAIR_UNSEEN)
-    low, high = tango(gained / effect, lost / effect, n / effect, float(stats.t.ppf(0.975, max(n - 1, 1))))
+    low, high = tango(gained / effect, lost / effect, n / effect, float(special.stdtrit(max(n - 1, 1), 0.975)))
     return Difference(float(d.mean()), low, high, n, sd, "tango, effective n")
 
 
@@ -67,7 +68,7 @@ def mean_difference(baseline: Floats, candidate: Floats) -> Difference:
     if n < 2:
         value = float(d.mean()) if n else 0.0
         return Difference(value, -np.inf, np.inf, n, np.inf, "none")
-    half = float(stats.t.ppf(0.975, n - 1) * d.std(ddof=1) / np.sqrt(n))
+    half = float(special.stdtrit(n - 1, 0.975) * d.std(ddof=1) / np.sqrt(n))
     return Difference(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, n, planning_sd(d, bounded=False), "t")
 
 
@@ -103,7 +104,7 @@ def _tango_low(gained: float, lost: float, n: float, z: float) -> float:
 
 def mcnemar_p(gained: int, lost: int) -> float:
     """Exact McNemar test: two-sided binomial of the flips against one half. Source: McNemar 1947, Psychometrika 12:153."""
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def verdict(low: float, high: float, margin: float = 0.0) -> Verdict:

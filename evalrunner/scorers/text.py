@@ -56,6 +56,14 @@ def exact(*, ignore_case: bool = False, ignore_punctuation: bool = False, ignore
     return score
 
 
+LETTER = re.compile(r"[a-zA-Z0-9À-ɏ]")
+
+
+def _one_word(before: str, after: str) -> bool:
+    """Whether two characters side by side belong to one word: Latin letters and digits do, Chinese has no spaces to go by."""
+    return bool(LETTER.match(before) and LETTER.match(after))
+
+
 def includes(
     *,
     ignore_case: bool = True,
@@ -70,12 +78,15 @@ def includes(
     since Chinese has no spaces to go by.
     """
     normalise = normaliser(ignore_case=ignore_case, ignore_punctuation=ignore_punctuation, ignore_space=ignore_space)
-    edge = r"[a-zA-Z0-9À-ɏ]"
 
     def stands_in(wanted: str, text: str) -> bool:
-        if not wanted or not whole_words:
-            return bool(wanted) and wanted in text
-        return re.search(rf"(?<!{edge}(?={edge})){re.escape(wanted)}(?!(?<={edge}){edge})", text, timeout=REGEX_SECONDS) is not None
+        start = text.find(wanted) if wanted else -1
+        while start >= 0:
+            end = start + len(wanted)
+            if not whole_words or not (_one_word(text[start - 1 : start], wanted[0]) or _one_word(wanted[-1], text[end : end + 1])):
+                return True
+            start = text.find(wanted, start + 1)
+        return False
 
     def score(request: Request, completion: Completion) -> Score:
         answers = right_answers(request, accept)
