@@ -20,7 +20,7 @@ from evalrunner.clock import Clock
 from evalrunner.errors import PluginError
 from evalrunner.records import Completion, Request, Score, Timeouts
 
-Kind = Literal["clients", "scorers", "loaders"]
+Kind = Literal["clients", "scorers", "loaders", "tools"]
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "clients": {
@@ -42,6 +42,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "instructions": "evalrunner.scorers.instructions:instructions",
         "numeric": "evalrunner.scorers.structured:numeric",
         "json": "evalrunner.scorers.structured:json_",
+        "tool_calls": "evalrunner.scorers.tool_calls:tool_calls",
     },
     "loaders": {
         ".jsonl": "evalrunner.plan.loaders:load_jsonl",
@@ -52,6 +53,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         ".yaml": "evalrunner.plan.loaders:load_yaml",
         ".yml": "evalrunner.plan.loaders:load_yaml",
     },
+    "tools": {},  # what answers tool calls is always a plug-in: see engine.tools.Answer
 }
 
 EXTRAS = {"rapidfuzz": "text", "sacrebleu": "text", "py3langid": "text", "xllamacpp": "local"}

@@ -144,6 +144,9 @@ class Timing(Struct, frozen=True, kw_only=True):
     started: hand-over to the transport · first_output / last_output: the read that completed the first / last output event (non-empty reasoning,
     content, refusal, tool name or arguments) · first_content: the same for content or tool events · ended: [DONE], EOF or last body byte ·
     output_events: how many · output_reads: how many distinct reads completed them.
+
+    Of a tool conversation: first stamps of its first turn, last ones of its last, counts added up (output_reads: the fewest of a turn), and what lies between
+    the turns · paused: from the end of one to the start of the next · silent: from the last output of one to the first of the next.
     """
 
     started_ns: int
@@ -154,11 +157,14 @@ class Timing(Struct, frozen=True, kw_only=True):
     output_events: int | None = None
     output_reads: int | None = None
     first_output_tokens: int | None = None
+    paused_ns: int = 0
+    silent_ns: int = 0
 
 
 class Completion(Struct, frozen=True, kw_only=True):
     """What came back. `tool_calls` are `{"id", "name", "arguments"}` with arguments as the JSON text the model wrote.
-    `replaced`: characters UTF-8 cannot hold were replaced by U+FFFD, and `raw` keeps the body as it came.
+    `replaced`: characters UTF-8 cannot hold were replaced by U+FFFD, and `raw` keeps the body as it came. `conversation`: what lies between the messages first
+    sent and this answer where tool calls were answered: of each earlier turn the assistant's message and the tools' results, as they were sent back.
     """
 
     output: str | None
@@ -172,6 +178,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     http_status: int | None = 200
     replaced: bool = False
     raw: bytes | None = None
+    conversation: tuple[Message, ...] = ()
 
 
 class Score(Struct, frozen=True, kw_only=True):

@@ -39,8 +39,8 @@ REQUESTS = SAMPLES * 2 * 2 * 2 * 2 * 2  # prompts, models, temperatures, stream,
 IDENTITY = ["run_id", "key", "prompt_set", "prompt", "sample_id", "model", "provider"]
 COLUMNS = {
     "string": [
-        *IDENTITY, "model_id", "sample_hash", "params", "messages", "target", "outcome", "output", "reasoning", "tool_calls", "finish_reason", "response_id",
-        "response_model", "error_code", "error_message", "usage_source", "currency", "score_numeric_why", "score_includes_why",
+        *IDENTITY, "model_id", "sample_hash", "params", "messages", "target", "outcome", "output", "reasoning", "tool_calls", "conversation", "finish_reason",
+        "response_id", "response_model", "error_code", "error_message", "usage_source", "currency", "score_numeric_why", "score_includes_why",
     ],
     "bool": ["stream"],
     "int32": ["trial", "http_status", "attempts", "turns", "chunks"],

@@ -24,7 +24,7 @@ from evalrunner.store.rows import Columns, columns_of, encode, joined
 
 COLUMNS = Columns(params={"max_tokens": "integer", "temperature": "number"}, scores=["exact"])
 RESULTS = """run_id key prompt_set prompt sample_id model provider:string model_id sample_hash:string stream:bool trial:int32 params:string
-param_max_tokens:int64 param_temperature:double tags:map<string, string> messages target:string outcome:string output reasoning tool_calls:string
+param_max_tokens:int64 param_temperature:double tags:map<string, string> messages target:string outcome:string output reasoning tool_calls conversation:string
 finish_reason response_id response_model error_code error_message:string http_status attempts turns:int32
 prompt_tokens completion_tokens reasoning_tokens cached_tokens total_tokens:int64 usage_source:string cost:double currency:string
 scheduled_at started_at finished_at:timestamp[us, tz=UTC] wait_ms:double latency_ms ttft_ms ttft_content_ms tpot_ms decode_ms:double

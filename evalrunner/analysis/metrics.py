@@ -22,8 +22,8 @@ def ttft_content_ms(timing: Timing) -> float | None:
 
 
 def latency_ms(timing: Timing) -> float:
-    """End-to-end service time: t_L - t_start; without output events (non-streams, empty answers) t_end - t_start."""
-    return (_last(timing) - timing.started_ns) / 1e6
+    """End-to-end service time: t_L - t_start; without output events (non-streams, empty answers) t_end - t_start. Of several turns: their sum."""
+    return (last_ns(timing) - timing.started_ns - timing.paused_ns) / 1e6
 
 
 def close_ms(timing: Timing) -> float | None:
@@ -32,10 +32,10 @@ def close_ms(timing: Timing) -> float | None:
 
 
 def decode_ms(timing: Timing) -> float | None:
-    """D = t_L - t_F. None for fewer than two output events."""
-    if timing.output_events is None or timing.output_events < 2:
+    """D = t_L - t_F. None for fewer than two output events. Of several turns: their sum."""
+    if timing.output_events is None or timing.output_events < 2 or timing.first_output_ns is None or timing.last_output_ns is None:
         return None
-    return _ms(timing.first_output_ns, timing.last_output_ns)
+    return (timing.last_output_ns - timing.first_output_ns - timing.silent_ns) / 1e6
 
 
 def tpot_ms(timing: Timing, usage: Usage | None) -> float | None:
@@ -69,7 +69,7 @@ def tokens_per_chunk(timing: Timing, usage: Usage | None) -> float | None:
 
 def user_latency_ms(scheduled_ns: int, timing: Timing) -> float:
     """What a user waited in all: t_L - t_sched = our own waiting + the service time of all attempts; `timing` is the last attempt's."""
-    return (_last(timing) - scheduled_ns) / 1e6
+    return (last_ns(timing) - scheduled_ns) / 1e6
 
 
 def user_ttft_ms(scheduled_ns: int, timing: Timing) -> float | None:
@@ -77,7 +77,8 @@ def user_ttft_ms(scheduled_ns: int, timing: Timing) -> float | None:
     return _ms(scheduled_ns, timing.first_output_ns)
 
 
-def _last(timing: Timing) -> int:
+def last_ns(timing: Timing) -> int:
+    """t_L; t_end where there was no output event."""
     return timing.ended_ns if timing.last_output_ns is None else timing.last_output_ns
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -11,19 +12,20 @@ from evalrunner.clock import Clock
 from evalrunner.cost.catalogue import cost
 from evalrunner.engine.retry import Tries, fate, retry_after_s
 from evalrunner.errors import EndpointError, RequestError
-from evalrunner.records import Attempt, Completion, Outcome, Record, Request, Score, Usage
+from evalrunner.records import ANSWERED, Attempt, Completion, Outcome, Record, Request, Score, Timing, Usage
 
 OUTCOME_OF_FINISH = {"length": Outcome.TRUNCATED, "content_filter": Outcome.FILTERED}
 NO_SCORES: Mapping[str, Score] = {}
 
 
 class Open:
-    """A request on its way to its record: its attempts so far, in order, and the stamps between them."""
+    """A request on its way to its record: its attempts so far, in order, and the stamps between them. `request` is what the present turn sends."""
 
-    __slots__ = ("_clock", "_free_ns", "_limited_ns", "attempts", "first_ns", "request", "scheduled_ns", "tries", "turn", "waited_ms")
+    __slots__ = ("_clock", "_first", "_free_ns", "_limited_ns", "attempts", "earlier", "first_ns", "request", "scheduled_ns", "tries", "turn", "waited_ms")
 
     def __init__(self, request: Request, clock: Clock) -> None:
-        self.request = request
+        self.request = self._first = request
+        self.earlier: list[Completion] = []
         self.attempts: list[Attempt] = []
         self.tries = Tries()
         self.turn = 1
@@ -35,7 +37,7 @@ class Open:
         """A permit was asked for, then there was a slot, then the buckets allowed it. The first slot is when the request was due."""
         if not self.attempts:
             self.scheduled_ns = self._free_ns = slot_ns
-        else:
+        elif self.first_ns:
             self._limited_ns += admitted_ns - asked_ns
 
     def failed(self, error: RequestError | EndpointError, started_ns: int, ended_ns: int) -> Attempt:
@@ -78,14 +80,34 @@ class Open:
             raw=completion.raw,
         )
 
+    def go_on(self, completion: Completion, request: Request) -> None:
+        """A turn has been answered with tool calls; `request` is the next one. It is tried as often and as long as any request."""
+        self.earlier.append(completion)
+        self.request = request
+        self.turn += 1
+        self.tries = Tries()
+        self.first_ns = self._limited_ns = 0
+
+    def whole(self, last: Completion) -> Completion:
+        """The answer of all turns: what the last one says, the conversation before it, tokens and times added up."""
+        if not self.earlier:
+            return last
+        turns = [*self.earlier, last]
+        usage = None
+        if None not in (spent := [turn.usage for turn in turns]):
+            for one in spent:
+                usage = add_usage(usage, one)
+        conversation = tuple(self.request.messages[len(self._first.messages) :])
+        return msgspec.structs.replace(last, conversation=conversation, usage=usage, timing=joined([turn.timing for turn in turns]))
+
     def record(self, completion: Completion | None, scores: Mapping[str, Score] = NO_SCORES) -> Record:
         """The row: `completion` is the final answer, None if there is none and the last attempt says why."""
         last = self.attempts[-1]
         price = self.request.cell.model.price
-        usage, paid = _totals(self.attempts) if completion is None or completion.usage is not None else (None, None)
+        usage, paid = _totals(self.attempts)
         timing = completion.timing if completion is not None else None
         return Record(
-            request=self.request,
+            request=self._first,
             outcome=Outcome(last.outcome),
             attempts=tuple(self.attempts),
             scheduled_us=self._clock.wall_us(self.scheduled_ns),
@@ -126,10 +148,31 @@ def outcome_of(completion: Completion) -> Outcome:
     return OUTCOME_OF_FINISH.get(completion.finish_reason or "", Outcome.OK)
 
 
+def joined(turns: Sequence[Timing]) -> Timing:
+    """The turns of one conversation as one timing: see `records.Timing`. Output fields are None unless every turn has them."""
+    first, last = turns[0], turns[-1]
+    together = msgspec.structs.replace(
+        first,
+        ended_ns=last.ended_ns,
+        last_output_ns=last.last_output_ns,
+        paused_ns=sum(after.started_ns - metrics.last_ns(turn) for turn, after in pairwise(turns)),
+    )
+    outputs = [turn.first_output_ns for turn in turns]
+    if None in outputs:
+        return msgspec.structs.replace(together, last_output_ns=None, output_events=None, output_reads=None, first_output_tokens=None)
+    return msgspec.structs.replace(
+        together,
+        output_events=sum(turn.output_events or 0 for turn in turns),
+        output_reads=min(turn.output_reads or 0 for turn in turns),
+        first_output_tokens=sum(1 if turn.first_output_tokens is None else turn.first_output_tokens for turn in turns),
+        silent_ns=sum((after or 0) - metrics.last_ns(turn) for turn, after in zip(turns, outputs[1:], strict=False)),
+    )
+
+
 def _totals(attempts: list[Attempt]) -> tuple[Usage | None, float | None]:
-    """Usage and cost of all attempts that returned usage. A cost that is unknown for one of them is unknown for all."""
+    """Usage and cost of all attempts that returned usage. What is unknown for one of them, or for an answer, is unknown for all."""
     billed = [attempt for attempt in attempts if attempt.usage is not None]
-    if not billed:
+    if not billed or any(attempt.usage is None and attempt.outcome in ANSWERED for attempt in attempts):
         return None, None
     usage = billed[0].usage
     for attempt in billed[1:]:

@@ -24,8 +24,9 @@ from evalrunner.engine.limiter import Permit
 from evalrunner.engine.retry import GiveUp, Halt, RetryPolicy, decision
 from evalrunner.engine.rows import NO_SCORES, Open
 from evalrunner.engine.tally import Listener, Tally
+from evalrunner.engine.tools import ToolAnswers
 from evalrunner.errors import BadOutputError, BudgetError, EndpointError, RequestError, RunError
-from evalrunner.records import ANSWERED, Completion, Record, Request, Score, Usage
+from evalrunner.records import ANSWERED, Completion, Outcome, Record, Request, Score, Usage
 
 __all__ = ["End", "Lane", "Stop", "execute"]
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 Add = Callable[[Record], Awaitable[None]]
 ScoreAll = Callable[[Request, Completion], Awaitable[Mapping[str, Score]]]
 Failure = RequestError | EndpointError
+NO_TOOLS: Mapping[str, ToolAnswers] = {}
 
 SPARE_WORKERS = 4
 """At least so many more workers than slots; mostly there are twice as many."""
@@ -47,6 +49,7 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     add: Add,
     *,
     score: ScoreAll = no_scores,
+    tools: Mapping[str, ToolAnswers] = NO_TOOLS,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     budget: Budget | None = None,
     stop: Stop | None = None,
@@ -56,19 +59,30 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
 ) -> End:
     """Run all lanes side by side until their requests are done, or something stops them.
 
+    `tools` answer the tool calls of a prompt set, by its name: each turn waits for the limiter and is retried like a request of its own.
     `score` is awaited for answered requests, outside their service time; then `add`, once per request, in the order in which they end. Raises nothing but
     CancelledError: what went wrong is in the `End`, and everything that was in flight has been added.
     """
-    run = _Run(add, score, policy, budget, stop or Stop(), tally or Tally(), clock, rng or random.Random())
+    run = _Run(add, score, tools, policy, budget, stop or Stop(), tally or Tally(), clock, rng or random.Random())
     return await run.all(lanes)
 
 
 class _Run:
     def __init__(  # noqa: PLR0913, PLR0917 - what `execute` was given
-        self, add: Add, score: ScoreAll, policy: RetryPolicy, budget: Budget | None, stop: Stop, tally: Tally, clock: Clock, rng: random.Random
+        self,
+        add: Add,
+        score: ScoreAll,
+        tools: Mapping[str, ToolAnswers],
+        policy: RetryPolicy,
+        budget: Budget | None,
+        stop: Stop,
+        tally: Tally,
+        clock: Clock,
+        rng: random.Random,
     ) -> None:
         self.add = add
         self.score = score
+        self.tools = tools
         self.policy = policy
         self.budget = budget
         self.room = asyncio.Event()
@@ -113,18 +127,31 @@ class _Run:
     async def _serve(self, lane: OpenLane, request: Request) -> Record | None:
         """The record of one request; None if it was stopped before it had one."""
         opened = Open(request, self.clock)
-        result = await self._ask(lane, opened)
+        result = await self._converse(lane, opened)
         if result is None:
             return None
         if not isinstance(result, Completion):
             return opened.record(None)
+        answer = opened.whole(result)
         if opened.attempts[-1].outcome not in ANSWERED:
-            return opened.record(result)
+            return opened.record(answer)
         try:
-            return opened.record(result, await self.score(request, result))
+            return opened.record(answer, await self.score(request, answer))
         except Exception as error:  # noqa: BLE001 - an answer that was paid for is kept, with or without scores
             self._fail(error)
-            return opened.record(result)
+            return opened.record(answer)
+
+    async def _converse(self, lane: OpenLane, opened: Open) -> Completion | Failure | None:
+        """All turns: the last one's answer or error, or None if it was stopped before that."""
+        tools = self.tools.get(opened.request.cell.prompt_set)
+        while True:
+            result = await self._ask(lane, opened)
+            if tools is None or not isinstance(result, Completion) or opened.attempts[-1].outcome != Outcome.OK:
+                return result
+            following = await self._wait(lane, tools.next_turn(opened.request, result, opened.turn))
+            if following is None:
+                return result
+            opened.go_on(result, following)
 
     async def _ask(self, lane: OpenLane, opened: Open) -> Completion | Failure | None:
         """One turn, with all its attempts: an answer, the error that was the last, or None if it was stopped between two of them."""

@@ -38,7 +38,7 @@ SEED = 20_240_501
 Ints = npt.NDArray[np.int64]
 _CELL = ("prompt_set", "prompt", "model", "provider", "params", "stream")
 _IN_INDEX = frozenset({*_CELL, "run_id", "model_id", "sample_id", "trial", "outcome", "tags"})
-_TEXTS = ("output", "reasoning", "tool_calls", "error_message", "target")
+_TEXTS = ("output", "reasoning", "tool_calls", "conversation", "error_message", "target")
 _ATTEMPT = ("turn", "attempt", "outcome", "http_status", "error_code", "error_message", "retry_after_ms", "wait_ms", "latency_ms")
 _DATA_URI = r"(data:[\w.+/-]{1,60};base64,)[A-Za-z0-9+/=]{200,}"
 

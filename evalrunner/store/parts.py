@@ -32,7 +32,7 @@ _IDENTITY = _named(pa.string(), "run_id key prompt_set prompt sample_id model pr
 _BEFORE_PARAMS = [*_named(pa.string(), "model_id sample_hash"), ("stream", pa.bool_()), ("trial", pa.int32()), ("params", pa.string())]
 _AFTER_PARAMS = [
     ("tags", _TAGS),
-    *_named(pa.string(), "messages target outcome output reasoning tool_calls finish_reason response_id response_model error_code error_message"),
+    *_named(pa.string(), "messages target outcome output reasoning tool_calls conversation finish_reason response_id response_model error_code error_message"),
     *_named(pa.int32(), "http_status attempts turns"),
     *_named(pa.int64(), "prompt_tokens completion_tokens reasoning_tokens cached_tokens total_tokens"),
     *_named(pa.string(), "usage_source"),
@@ -58,7 +58,7 @@ _ATTEMPTS = pa.schema(
     ]
 )
 # everything else repeats, and a dictionary pays
-_MANY_VALUES = {"key", "output", "reasoning", "tool_calls", "response_id", "raw", "scheduled_at", "started_at", "finished_at"}
+_MANY_VALUES = {"key", "output", "reasoning", "tool_calls", "conversation", "response_id", "raw", "scheduled_at", "started_at", "finished_at"}
 # only where someone filters: minimum and maximum of texts would fill the footer
 _FILTERED = {"prompt_set", "prompt", "model", "provider", "outcome", "started_at", "trial"}
 _GROUP_BYTES = 64 << 20

@@ -125,6 +125,7 @@ def _answer(completion: Completion) -> dict[str, Any]:
         "output": completion.output,
         "reasoning": completion.reasoning,
         "tool_calls": _text(_encode, completion.tool_calls) if completion.tool_calls else None,
+        "conversation": _text(_encode, completion.conversation) if completion.conversation else None,
         "finish_reason": completion.finish_reason,
         "response_id": completion.response_id,
         "response_model": completion.response_model,
