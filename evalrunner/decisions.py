@@ -7,18 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pyarrow as pa
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from evalrunner.analysis.compare import Comparison, Options, compare
 from evalrunner.analysis.flips import FlippedSample, flipped_samples
-from evalrunner.analysis.gates import Against, GateResult, Rule, State, check_gates, chosen, gates_state, metric_problem
-from evalrunner.analysis.pairing import EXAMPLES, Side, matches, open_side, pair_cells
-from evalrunner.analysis.rows import CellKey, is_score
+from evalrunner.analysis.gates import Against, GateResult, State, check_gates, chosen, gates_state
+from evalrunner.analysis.pairing import EXAMPLES, Side, open_side, pair_cells
+from evalrunner.analysis.rows import is_score
+from evalrunner.analysis.rules import CellKey, Gate, Rule, matches, metric_problem, rule_of
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.errors import ConfigError, DatasetError
 from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
@@ -26,13 +25,6 @@ from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
 _CELLS = re.compile(r"(?P<run>.+?)\[(?P<where>\w+=.*)\]", re.DOTALL)
 
 EXIT_CODES: Mapping[State, int] = {"no data": 4, "fail": 1, "inconclusive": 0, "pass": 0}
-
-
-class Gate(Struct, frozen=True, kw_only=True):
-    """A rule, and the run directory that its `max_drop` is measured against."""
-
-    rule: Rule
-    baseline: Path | None = None
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -75,11 +67,6 @@ class Chosen:
         """The rules of the config that the run was made from, those about the chosen cells; a rule that finds nothing in the whole run stays, and fails."""
         written = [rule_of(one) for one in (self.manifest.get("plan") or {}).get("gate") or ()]
         return [rule for rule in written if not self.where or any(chosen(cell, rule.where) for cell in self.summary.cells)]
-
-
-def rule_of(written: Mapping[str, Any]) -> Rule:
-    """A rule as a config writes it; its baseline is not part of it."""
-    return msgspec.convert({name: value for name, value in written.items() if name != "baseline" and value is not None}, Rule)
 
 
 def open_both(baseline: str | os.PathLike[str], candidate: str | os.PathLike[str]) -> tuple[Chosen, Chosen]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from evalrunner.analysis.gates import gates_state
 from evalrunner.clock import SYSTEM_CLOCK, Clock
-from evalrunner.decisions import EXIT_CODES, check_run
+from evalrunner.decisions import EXIT_CODES, check_baseline, check_run
 from evalrunner.engine.budget import Budget
 from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.preflight import preflight
@@ -51,6 +51,7 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
     """Carry out a config in a new directory (default `reports/<name>/<run id>`). Raises RunError when nothing could be sent."""
     plan = make_plan(config)
     plan.validate()
+    plan.check_baselines(check_baseline)
     check(plan.accounts.values(), plan.config.folder)
     started = datetime.fromtimestamp(watch.clock.wall_us(watch.clock.now_ns()) / 1e6, UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -74,6 +75,7 @@ async def resume(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = 
     """
     plan = make_plan(config_of_run(path, overrides))
     plan.validate()
+    plan.check_baselines(check_baseline)
     redactor = Redactor(plan.secrets())
     return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor), redactor, watch)
 

@@ -6,8 +6,9 @@ import pytest
 from test_compare import rows
 
 from evalrunner.analysis.compare import compare
-from evalrunner.analysis.gates import Against, Rule, check_gates, gates_state, metric_problem
+from evalrunner.analysis.gates import Against, check_gates, gates_state
 from evalrunner.analysis.pairing import Side
+from evalrunner.analysis.rules import Rule, metric_problem
 from evalrunner.analysis.summary import summarise
 from evalrunner.errors import ConfigError
 

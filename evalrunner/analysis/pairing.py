@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from evalrunner.analysis.rows import CellKey, Ints, Rows, as_table, columns_needed
+from evalrunner.analysis.rows import Ints, Rows, as_table, columns_needed
+from evalrunner.analysis.rules import CellKey, as_text, matches
 from evalrunner.errors import ConfigError, DatasetError
 
 EXAMPLES = 5
@@ -50,27 +50,6 @@ def open_side(side: Side) -> tuple[Rows, list[int]]:
     return rows, chosen
 
 
-def matches(key: CellKey, where: Mapping[str, str]) -> bool:
-    """Whether a cell has every value of `where`: dimensions by name, anything else a parameter."""
-    return all(_text(value) == _text(_dimension(key, name)) for name, value in where.items())
-
-
-def _dimension(key: CellKey, name: str) -> Any:
-    return getattr(key, name) if name in {"prompt_set", "prompt", "model", "provider", "stream"} else key.values().get(name)
-
-
-def _text(value: Any) -> str:
-    """A value as text, so that 0.70 from a command line, 0.7 from a config and 0 beside 0.0 meet."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return str(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
 def pair_cells(sides: tuple[Side, Side], cells: tuple[list[CellKey], list[CellKey]], renames: Mapping[str, str]) -> list[tuple[int, int]]:
     """Pairs (place in the first list, place in the second): equal but for what either `where` fixes, after renaming the baseline's names.
 
@@ -93,7 +72,7 @@ def pair_cells(sides: tuple[Side, Side], cells: tuple[list[CellKey], list[CellKe
 def _identity(key: CellKey, free: set[str], renames: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """What must be equal. The provider is not part of it: a model's name is unique in its run."""
     named = {name: renames.get(getattr(key, name), getattr(key, name)) for name in ("prompt_set", "prompt", "model")}
-    values = {**named, "stream": _text(key.stream), **{name: _text(value) for name, value in key.values().items()}}
+    values = {**named, "stream": as_text(key.stream), **{name: as_text(value) for name, value in key.values().items()}}
     return tuple((name, value) for name, value in values.items() if name not in free)
 
 

@@ -12,39 +12,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evalrunner.analysis.rules import LATENCIES as LATENCIES
+from evalrunner.analysis.rules import TOKENS as TOKENS
+from evalrunner.analysis.rules import CellKey as CellKey
 from evalrunner.records import ANSWERED
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-TOKENS = {
-    "input": "prompt_tokens",
-    "output": "completion_tokens",
-    "reasoning": "reasoning_tokens",
-    "cached": "cached_tokens",
-    "total": "total_tokens",
-}
-LATENCIES = ("latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "user_latency_ms", "user_ttft_ms", "wait_ms")
 IDENTITY = ("prompt_set", "prompt", "model", "provider", "params", "stream")
 _PLAIN = ("key", "model_id", "sample_id", "sample_hash", "trial", "tags", "outcome", "response_model", "error_code", "error_message", "http_status")
 _MEASURED = ("attempts", "turns", "usage_source", "cost", "currency", "scheduled_at", "started_at", "finished_at", *LATENCIES, *TOKENS.values())
 ATTEMPT_COLUMNS = ("key", "attempt", "http_status", "outcome", "error_code", "error_message", "cost", "raw")
-
-
-class CellKey(NamedTuple):
-    """What makes a cell; `params` is the JSON text of its grid point."""
-
-    prompt_set: str
-    prompt: str
-    model: str
-    provider: str
-    params: str
-    stream: bool
-
-    def values(self) -> dict[str, Any]:
-        """The parameters by name."""
-        return json.loads(self.params) if self.params else {}
 
 
 class Factor(NamedTuple):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from evalrunner.cli.tables import aligned, clean
+from evalrunner.decisions import check_baseline
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
 from evalrunner.serving.launch import check
@@ -20,6 +21,7 @@ def main(args: argparse.Namespace) -> int:
     plan = make_plan(config)
     check(plan.accounts.values(), config.folder)
     plan.validate()
+    plan.check_baselines(check_baseline)
     rows = [["prompt set", "samples", "prompts", "models", "cells", "trials", "requests"]]
     sizes = [(one.name, len(one.data), len(one.prompts)) for one in plan.prompt_sets]
     points = plan.cells // sum(prompts for _, _, prompts in sizes)

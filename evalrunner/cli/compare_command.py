@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from evalrunner.analysis.compare import Options
-from evalrunner.analysis.gates import Rule
+from evalrunner.analysis.rules import Rule, rule_of
 from evalrunner.cli.verdict_files import junit, markdown, tell_github
 from evalrunner.cli.verdict_words import decision_lines
-from evalrunner.decisions import EXIT_CODES, decide, open_both, rule_of
+from evalrunner.decisions import EXIT_CODES, decide, open_both
 from evalrunner.errors import ConfigError
 from evalrunner.plan.yaml_source import read_yaml
 

@@ -1,4 +1,4 @@
-"""A config's gate, checked before anything is sent: its metrics, its cells, and the baselines it names."""
+"""A config's gate, checked before anything is sent: its metrics and its cells. The baselines are `decisions`' business."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from os.path import normpath
 from pathlib import Path
 from typing import Protocol
 
-from evalrunner.analysis.gates import metric_problem
-from evalrunner.analysis.pairing import matches
-from evalrunner.analysis.rows import CellKey
-from evalrunner.decisions import Gate, check_baseline, rule_of
-from evalrunner.errors import ConfigError, RunError
+from evalrunner.analysis.rules import CellKey, Gate, matches, metric_problem, rule_of
+from evalrunner.errors import ConfigError
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import GateBlock
 from evalrunner.plan.mistakes import Mistake
-from evalrunner.plan.prompt_sets import PromptSet
 from evalrunner.records import Cell
 
 
@@ -24,12 +20,9 @@ class _Grid(Protocol):
     """What of a plan is asked here."""
 
     config: Config
-    prompt_sets: tuple[PromptSet, ...]
 
     @property
     def scorer_names(self) -> Sequence[str]: ...
-    @property
-    def gates(self) -> Sequence[Gate]: ...
     def grid(self) -> Iterator[Cell]: ...
 
 
@@ -44,21 +37,6 @@ def gates_of(plan: _Grid) -> list[Gate]:
     if problems:
         raise ConfigError(*problems)
     return found
-
-
-def check_baselines(plan: _Grid) -> None:
-    """Whether every baseline can be compared with what this plan will make. Raises `ConfigError`."""
-    problems = []
-    if any(gate.baseline is not None for gate in plan.gates):
-        cells = cell_keys(plan)
-        hashes = {(one.name, sample.id): sample.hash for one in plan.prompt_sets for sample in one.data}
-        for index, gate in enumerate(plan.gates):
-            try:
-                check_baseline(gate, cells, hashes)
-            except RunError as error:
-                problems.append(plan.config.places.line(Mistake(("gate", index, "baseline"), str(error))))
-    if problems:
-        raise ConfigError(*problems)
 
 
 def cell_keys(plan: _Grid) -> list[CellKey]:

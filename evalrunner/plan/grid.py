@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from itertools import product
@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from evalrunner.analysis.rules import CellKey, Gate
 from evalrunner.cost.models import lookup
-from evalrunner.errors import ConfigError
+from evalrunner.errors import ConfigError, RunError
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, PromptSetBlock, RetryBlock
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
-from evalrunner.plan.gates import check_baselines, gates_of
+from evalrunner.plan.gates import cell_keys, gates_of
 from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.prompt_sets import PromptSet, render, validate
@@ -80,6 +81,20 @@ class Plan:
                 for prompt in prompt_set.prompts:
                     yield from (point.cell for point in self._points(model, prompt_set.name, prompt.name))
 
+    def check_baselines(self, check: Callable[[Gate, Sequence[CellKey], Mapping[tuple[str, str], str]], None]) -> None:
+        """Have `check` look at each gate with the cells of this plan and the hashes of its samples. Raises `ConfigError` with what it refuses."""
+        if not any(gate.baseline for gate in self.gates):
+            return
+        problems, cells = [], cell_keys(self)
+        hashes = {(one.name, sample.id): sample.hash for one in self.prompt_sets for sample in one.data}
+        for index, gate in enumerate(self.gates):
+            try:
+                check(gate, cells, hashes)
+            except RunError as error:
+                problems.append(self.config.places.line(Mistake(("gate", index, "baseline"), str(error))))
+        if problems:
+            raise ConfigError(*problems)
+
     @cached_property
     def param_names(self) -> list[str]:
         """Every parameter of the grid, sorted."""
@@ -137,11 +152,8 @@ class Plan:
                             yield Request(key=key, cell=point.cell, sample=sample, trial=trial, messages=messages, media=media, target=target, seed=sent)
 
     def validate(self) -> None:
-        """Render every sample with every prompt, once, and look at the gate's baselines. Raises `DatasetError` with the first twenty mistakes (the same one in
-        many rows is one line), `ConfigError` for a baseline that does not fit.
-        """
+        """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
         validate(self.prompt_sets)
-        check_baselines(self)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest keeps of the plan. JSON-able; secrets are references."""

@@ -1,0 +1,103 @@
+"""What a gate says, before there is anything to measure: its rules, the metrics they may name, and the cells they are about. Light to import: a config
+is checked with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec import Struct, convert, field
+
+TOKENS = {
+    "input": "prompt_tokens",
+    "output": "completion_tokens",
+    "reasoning": "reasoning_tokens",
+    "cached": "cached_tokens",
+    "total": "total_tokens",
+}
+LATENCIES = ("latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "user_latency_ms", "user_ttft_ms", "wait_ms")
+SPEEDS = ("decode_tok_s", "e2e_tok_s")
+PERCENTILES = ("p50", "p90", "p95", "p99")
+COSTS = ("cost", "cost.total", "cost.per_1000")
+
+
+class CellKey(NamedTuple):
+    """What makes a cell; `params` is the JSON text of its grid point."""
+
+    prompt_set: str
+    prompt: str
+    model: str
+    provider: str
+    params: str
+    stream: bool
+
+    def values(self) -> dict[str, Any]:
+        """The parameters by name."""
+        return json.loads(self.params) if self.params else {}
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """One condition of a config's `gate`. `max_drop`: how much worse than the baseline, in the metric's unit, whichever way is worse for it.
+
+    Metrics: `score_<scorer>`, `coverage`, latencies and speeds (`ttft_ms`: the mean; `ttft_ms.p95`), token columns (`completion_tokens`: the mean per
+    request), `cost` (per request), `cost.total`, `cost.per_1000`, `cost.per_correct.<scorer>`. `where` chooses cells; without it every cell must pass.
+    """
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+    max_drop: float | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+class Gate(Struct, frozen=True, kw_only=True):
+    """A rule, and the run directory that its `max_drop` is measured against."""
+
+    rule: Rule
+    baseline: Path | None = None
+
+
+def rule_of(written: Mapping[str, Any]) -> Rule:
+    """A rule as a config writes it; its baseline is not part of it. Raises `msgspec.ValidationError`."""
+    return convert({name: value for name, value in written.items() if name != "baseline" and value is not None}, Rule)
+
+
+def metric_problem(metric: str, scorers: Sequence[str]) -> str | None:
+    """What is wrong with the name of a metric, or None."""
+    known = known_metrics(scorers)
+    if metric in known:
+        return None
+    near = difflib.get_close_matches(metric, known, n=1)
+    return f"no metric is called {metric!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})")
+
+
+def known_metrics(scorers: Sequence[str]) -> list[str]:
+    """Every metric a rule may name."""
+    timed = [*LATENCIES, *SPEEDS]
+    scored = [name for scorer in scorers for name in (f"score_{scorer}", f"cost.per_correct.{scorer}")]
+    return [*scored, "coverage", *timed, *(f"{name}.{p}" for name in timed for p in PERCENTILES), *TOKENS.values(), *COSTS]
+
+
+def matches(key: CellKey, where: Mapping[str, Any]) -> bool:
+    """Whether a cell has every value of `where`: dimensions by name, anything else a parameter."""
+    return all(as_text(value) == as_text(_dimension(key, name)) for name, value in where.items())
+
+
+def as_text(value: Any) -> str:
+    """A value as text, so that 0.70 from a command line, 0.7 from a config and 0 beside 0.0 meet."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return str(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _dimension(key: CellKey, name: str) -> Any:
+    return getattr(key, name) if name in {"prompt_set", "prompt", "model", "provider", "stream"} else key.values().get(name)
