@@ -176,10 +176,11 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
 STOPPED_BY = {"interrupted": 130, "terminated": 143}
 """What `Stop.request` is told by a signal -> exit code."""
 
-
-def _reason(end: End) -> str | None:
 UNANSWERED = 4
 """The exit code of a run that is done but lacks too many answers."""
+
+
+def _reason(end: End) -> str | None:
     """Why the run did not come to its end by itself, for the manifest and the terminal."""
     why = end.shortfall or end.reason
     parts = [why] if why else []
