@@ -83,16 +83,36 @@ def estimates(scored: Scored, group: Ints, planned: Ints) -> list[Estimate]:
 def tie_group_numbers(rows: Rows, scored: Scored) -> list[int | None]:
     """Each cell's tie group among the cells of its prompt set (metrics.md, "tie groups")."""
     numbers: list[int | None] = [None] * len(rows.cells)
-    unit_cell, unit_sample = rows.cell[rows.first], rows.sample[rows.first]
-    for prompt_set in dict.fromkeys(key.prompt_set for key in rows.cells):
-        members = [at for at, key in enumerate(rows.cells) if key.prompt_set == prompt_set]
-        here = np.isin(unit_cell, members) & (scored.requests > 0)
-        samples, column = np.unique(unit_sample[here], return_inverse=True)
-        table = np.full((len(members), len(samples)), np.nan)
-        table[np.searchsorted(members, unit_cell[here]), column] = scored.mean[here]
-        for at, number in zip(members, tie_groups(table), strict=True):
+    for members in cells_by_set(rows).values():
+        for at, number in zip(members, tie_groups(sample_table(rows, scored, members)), strict=True):
             numbers[at] = number
     return numbers
+
+
+def cells_by_set(rows: Rows) -> dict[str, list[int]]:
+    """The cells of each prompt set, in order: only these are compared with each other."""
+    found: dict[str, list[int]] = {}
+    for at, key in enumerate(rows.cells):
+        found.setdefault(key.prompt_set, []).append(at)
+    return found
+
+
+def sample_table(rows: Rows, scored: Scored, members: Sequence[int]) -> Floats:
+    """One row per cell of `members` (ascending), one column per sample that any of them has a value for; NaN where there is none."""
+    unit_cell, unit_sample = rows.cell[rows.first], rows.sample[rows.first]
+    here = np.isin(unit_cell, members) & (scored.requests > 0)
+    samples, column = np.unique(unit_sample[here], return_inverse=True)
+    table = np.full((len(members), len(samples)), np.nan)
+    table[np.searchsorted(members, unit_cell[here]), column] = scored.mean[here]
+    return table
+
+
+def mean_requests(rows: Rows, scored: Scored, members: Sequence[int]) -> Floats:
+    """For each cell of `members`: how many requests a sample with a value has, on average; at least 1."""
+    unit_cell, have = rows.cell[rows.first], scored.requests > 0
+    size = len(rows.cells)
+    units, requests = np.bincount(unit_cell[have], minlength=size), np.bincount(unit_cell[have], weights=scored.requests[have], minlength=size)
+    return np.maximum(requests / np.maximum(units, 1), 1.0)[list(members)]
 
 
 def repeats(rows: Rows, scored: Scored, trials: int) -> list[tuple[Repeat, ...]]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +39,14 @@ def sign_flip_p(differences: Floats, seed: int = 0) -> float:
             return _lattice_p(whole, abs(float(np.sum(np.sign(moved) * whole))))
     if moved.size > _MANY:
         return _normal_p(moved)
-    signs = np.random.default_rng(seed).integers(0, 2, (RESAMPLES, moved.size), dtype=np.int8) * np.float64(2) - 1
-    hits = np.count_nonzero(np.abs(signs @ moved) >= abs(float(moved.sum())) * (1 - 1e-12))
+    hits = np.count_nonzero(np.abs(_signs(seed)[:, : moved.size] @ moved) >= abs(float(moved.sum())) * (1 - 1e-12))
     return (1 + int(hits)) / (1 + RESAMPLES)
+
+
+@cache
+def _signs(seed: int) -> Floats:
+    """Drawn once: a matrix of pairs asks hundreds of times."""
+    return np.random.default_rng(seed).integers(0, 2, (RESAMPLES, _MANY), dtype=np.int8) * np.float64(2) - 1
 
 
 def _lattice_p(steps: Floats, observed: float) -> float:

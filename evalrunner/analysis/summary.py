@@ -24,8 +24,10 @@ from evalrunner.analysis.cells import (
     tie_group_numbers,
     token_counts,
 )
+from evalrunner.analysis.factors import factors
 from evalrunner.analysis.failures import Attempts, active_seconds, efforts, error_groups, model_summaries, outcome_counts, read_attempts, timeline
 from evalrunner.analysis.notices import notices
+from evalrunner.analysis.pairs import pairs
 from evalrunner.analysis.rows import ATTEMPT_COLUMNS, TOKENS, CellKey, Rows, as_table, columns_needed, is_score
 from evalrunner.analysis.tables import (
     CellSummary,
@@ -97,6 +99,8 @@ def summarise(results: pa.Table | pd.DataFrame, attempts: pa.Table | pd.DataFram
         varying=tuple(varying(rows.cells)),
         scorers=tuple(scorers),
         columns=tuple(_columns(rows)),
+        pairs=tuple(pairs(rows, scored)),
+        factors=tuple(factors(rows, scored)),
     )
 
 

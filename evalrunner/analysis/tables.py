@@ -177,6 +177,50 @@ class Slice(Struct, frozen=True, kw_only=True):
     scores: dict[str, Estimate]
 
 
+class Pair(Struct, frozen=True, kw_only=True):
+    """Two cells of one prompt set over the `n` samples that both have a score for: `first` minus `second` (places in `Summary.cells`).
+
+    `wins`, `ties`, `losses`: samples where the mean over the trials of `first` is greater, equal, less · `p`: sign flips, with 0/1 scores of one trial
+    the exact McNemar test · `p_holm`: adjusted over the pairs of this prompt set and scorer.
+    """
+
+    prompt_set: str
+    scorer: str
+    first: int
+    second: int
+    n: int
+    wins: int
+    ties: int
+    losses: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """What one level of a factor did to a metric, against the factor's first level, all else being equal.
+
+    `factor`: model, prompt, stream or a parameter · `cells`: pairs of cells that differ in nothing else; a sample counts once, with its mean over them ·
+    `baseline`: the mean at `reference` · `p_holm`: adjusted over all effects of this prompt set and metric.
+    """
+
+    prompt_set: str
+    factor: str
+    level: Any
+    reference: Any
+    metric: str
+    cells: int
+    n: int
+    baseline: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+
 class Moment(Struct, frozen=True, kw_only=True):
     """What ended within one of at most 60 equal stretches of the run, by model. `start_s` counts from the first scheduled request."""
 
@@ -240,7 +284,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """A run in tables: a pure function of its records and manifest.
 
     `cells` are in the order of the plan · `varying`: which of prompt_set, prompt, model, provider, stream and the parameter names take more than one value ·
-    `scorers`: all names, in the plan's order · `columns`: those of the columns read that hold anything (for token counts: anything above zero).
+    `scorers`: all names, in the plan's order · `columns`: those of the columns read that hold anything (for token counts: anything above zero) ·
+    `pairs`: of each prompt set and scorer the best `pairs.MAX_CELLS` cells, every two of them · `factors`: in the order of the plan.
     """
 
     schema: int = 1
@@ -255,3 +300,5 @@ class Summary(Struct, frozen=True, kw_only=True):
     varying: tuple[str, ...]
     scorers: tuple[str, ...]
     columns: tuple[str, ...]
+    pairs: tuple[Pair, ...] = ()
+    factors: tuple[Effect, ...] = ()
