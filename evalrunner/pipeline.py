@@ -106,7 +106,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                     end = await execute(lanes, run_dir.add, score=score, policy=policy, budget=tally.budget, stop=stop, tally=tally, clock=watch.clock)
             if end.error is not None:
                 raise end.error
-            await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end))
+            await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end), _unrecorded(tally.budget, run_dir))
     except EvalRunnerError as error:
         error.args = (redactor.message(str(error)),)
         raise
@@ -133,11 +133,25 @@ def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Cl
 
 
 def _budget(plan: Plan, run_dir: RunDir) -> Budget | None:
-    """What is left of the plan's budget: everything the run's stored attempts cost is spent."""
+    """What is left of the plan's budget: all that the run's stored attempts cost is spent, and what earlier sessions spent without a row."""
     if plan.budget is None:
         return None
+    spent, sent = _stored(run_dir)
+    more = read_manifest(run_dir.path).get("unrecorded", {})
+    return Budget(**plan.budget.model_dump(), spent=spent + more.get("cost", 0.0), sent=sent + int(more.get("requests", 0)))
+
+
+def _unrecorded(budget: Budget | None, run_dir: RunDir) -> dict[str, float] | None:
+    """What the budget was charged with beyond the stored attempts: answers of unknown cost, and attempts of requests that were stopped on their way."""
+    if budget is None:
+        return None
+    spent, sent = _stored(run_dir)
+    return {"cost": max(0.0, round(budget.spent + budget.kept - spent, 9)), "requests": budget.sent - sent}
+
+
+def _stored(run_dir: RunDir) -> tuple[float, int]:
     costs = read_attempts(run_dir.path, ["cost"])["cost"].to_pandas()
-    return Budget(**plan.budget.model_dump(), spent=float(costs.sum()), sent=len(costs))
+    return float(costs.sum()), len(costs)
 
 
 @asynccontextmanager

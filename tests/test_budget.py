@@ -11,11 +11,9 @@ from test_runner import World, script_of
 
 from evalrunner import errors
 from evalrunner.cli import main
-from evalrunner.cli.progress import describe
 from evalrunner.cost.catalogue import cost
 from evalrunner.cost.models import lookup
 from evalrunner.engine.budget import MOST_THOUGHT, UNKNOWN_OUTPUT, Budget, WorstCase, owed
-from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, ConfigError
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
@@ -180,13 +178,6 @@ async def test_a_revoked_key_is_still_asked_about_once_more_near_the_cap():
     assert end.nobody_left or end.reason == "budget"
 
 
-def test_progress_shows_the_spend_against_the_budget():
-    """Whoever watches sees how much is left."""
-    tally = Tally(planned=10, budget=Budget(cost=5.0, currency="CNY", requests=1000, spent=1.25, sent=20), cost={"CNY": 0.5})
-    assert "CNY 1.25 of 5 spent, 20 of 1,000 requests sent" in describe(tally, (0, 0), 0)
-    assert "0.5 CNY" not in describe(tally, (0, 0), 0)
-
-
 CONFIG = """
 name: study
 providers:
@@ -261,11 +252,27 @@ def test_a_stopped_run_goes_on_with_a_higher_budget_and_buys_nothing_twice(tmp_p
 
 
 def test_a_run_stopped_by_its_number_of_requests_goes_on_too(tmp_path, monkeypatch, capsys):
-    """`budget.requests` is the same promise in requests."""
+    """`budget.requests` is the same promise in requests; whoever watches sees how much of it is used up, earlier sessions included."""
     monkeypatch.chdir(tmp_path)
     config = written(tmp_path, CONFIG + "budget: {requests: 15}\n")
     assert main(["run", str(config), "--out", "run"]) == 3
     assert "resume run --max-requests N" in capsys.readouterr().err
     assert len(open_run("run").attempts()) == 15
     assert main(["resume", "run", "--max-requests", "40"]) == 0
+    assert "40 of 40 requests sent" in capsys.readouterr().err
     assert len(open_run("run").attempts()) == 40
+
+
+def test_what_no_row_tells_of_is_still_spent_after_a_resume(tmp_path, monkeypatch):
+    """Answers without usage cost nobody knows what: the budget that assumed the worst does not forget it overnight."""
+    monkeypatch.chdir(tmp_path)
+    faults = "faults: [{kind: no_usage}]"
+    config = written(tmp_path, CONFIG.replace("seed: 1}", f"seed: 1, {faults}}}"))
+    assert main(["run", str(config), "--out", "run", "--max-cost", "1"]) == 3
+    first = len(open_run("run").results())
+    assert first
+    assert open_run("run").manifest["unrecorded"]["cost"] > 0.5
+    assert main(["resume", "run"]) == 3
+    assert len(open_run("run").results()) == first
+    assert main(["resume", "run", "--max-cost", "2"]) == 3
+    assert first < len(open_run("run").results()) <= 2 * first + 1

@@ -35,7 +35,7 @@ class Part(Struct, frozen=True):
 
 class Manifest(Struct, kw_only=True):
     """The file, field by field. `journal_from`: earlier segments are in parts already · `dropped`: parts the last commit took away · `messages`: what the
-    store had to report (damage, changed data) · `redacted`: rows in which a secret was masked.
+    store had to report (damage, changed data) · `redacted`: rows in which a secret was masked · `unrecorded`: spent from a budget without a row.
     """
 
     schema: int = SCHEMA
@@ -63,6 +63,7 @@ class Manifest(Struct, kw_only=True):
     dropped: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     redacted: int = 0
+    unrecorded: dict[str, float] = field(default_factory=dict)
 
 
 def this_machine() -> dict[str, Any]:
