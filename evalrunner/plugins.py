@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -106,6 +107,21 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"hint: did you mean {near[0]!r}?" if near else f"hint: known: {', '.join(known)}; or name your own as module:attribute"
     raise PluginError(f"no {kind.removesuffix('s')} is called {name!r} ({hint})")
+
+
+def origin(kind: Kind, name: str) -> str:
+    """Where a plug-in comes from: its module and attribute, with the package that brings it or the file that it is. Raises `PluginError`."""
+    if ":" in name:
+        module = sys.modules.get(name.partition(":")[0])
+        return f"{name} in {getattr(module, '__file__', None) or 'a module without a file'}" if module else name
+    for entry in entry_points(group=f"evalrunner.{kind}", name=name):
+        return f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+    raise PluginError(f"no {kind.removesuffix('s')} is called {name!r}")
+
+
+def inner_scorers(kind: object, options: Mapping[str, Any]) -> Any:
+    """What a scorer that is made of others names as those, as written; None for any other."""
+    return options.get("scorers") if kind == "combine" else None
 
 
 def bind(factory: Callable[..., Any], name: str, options: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from evalrunner.cli.tables import aligned, clean
 from evalrunner.decisions import check_baseline
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
+from evalrunner.plugins import origin
 from evalrunner.serving.launch import check
 
 
@@ -29,5 +30,8 @@ def main(args: argparse.Namespace) -> int:
         counts = (samples, prompts, len(plan.models), prompts * points, plan.trials, samples * prompts * points * plan.trials)
         rows.append([clean(name), *(f"{count:,}" for count in counts)])
     print(aligned(rows))
+    if config.plugins:
+        named = [[kind.removesuffix("s"), clean(name), clean(origin(kind, name))] for kind, name in config.plugins]
+        print(f"\n{aligned([['plug-in', 'name', 'imported from'], *named])}")
     print(f"\n{args.config}: {plan.size:,} requests; nothing was sent")
     return 0

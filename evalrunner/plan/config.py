@@ -18,9 +18,11 @@ from evalrunner.plan.config_schema import build_schema
 from evalrunner.plan.config_types import Settings
 from evalrunner.plan.cross_checks import cross_checks
 from evalrunner.plan.mistakes import Mistake, mistakes, shown
+from evalrunner.plan.named import look_beside, plugins_named
 from evalrunner.plan.overrides import overridden
 from evalrunner.plan.providers import BUILT_IN
 from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
+from evalrunner.plugins import Kind
 
 NOT_YET = (
     "tools",
@@ -41,7 +43,9 @@ _NOT_YET_MESSAGE = "not available yet"
 
 @dataclass(frozen=True)
 class Config:
-    """A valid config. `path` is where it comes from: relative paths start at its folder. Secrets in it are references; `environ` resolves them."""
+    """A valid config. `path` is where it comes from: relative paths start at its folder. Secrets in it are references; `environ` resolves them.
+    `plugins`: what it names that is not built in.
+    """
 
     settings: Settings
     path: Path
@@ -50,6 +54,7 @@ class Config:
     places: Places
     overrides: tuple[str, ...] = ()
     limit: int | None = None
+    plugins: tuple[tuple[Kind, str], ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -100,6 +105,9 @@ def load_config(
         raise ConfigError(f"{source.place(())}: should be a mapping with name, models and prompt_sets")
     written, set_paths = overridden(source.value, overrides)
     places = Places(source, set_paths)
+    plugins = plugins_named(written)
+    if any(":" in name for _, name in plugins):
+        look_beside(Path(origin or file).parent)
     found, settings = _validated(written)
     problems = [*source.problems, *(places.line(mistake) for mistake in found)]
     if limit is not None and limit < 1:
@@ -114,6 +122,7 @@ def load_config(
         places=places,
         overrides=tuple(overrides),
         limit=limit,
+        plugins=tuple(plugins),
     )
 
 
