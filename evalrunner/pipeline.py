@@ -28,11 +28,11 @@ from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import Account, Client, find
-from evalrunner.records import ANSWERED, Completion, Request, Score
+from evalrunner.records import ANSWERED, FINAL, Completion, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
 from evalrunner.store.redact import Redactor
-from evalrunner.store.run_dir import About, RunDir, read_attempts, read_manifest
+from evalrunner.store.run_dir import About, RunDir, read_attempts, read_manifest, read_results
 
 Follow = Callable[[Tally, int], AbstractAsyncContextManager[None]]
 """Shows a run's tally while it goes on; the number is of requests answered in earlier sessions."""
@@ -91,19 +91,22 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
             if (found := run_dir.resumed) is not None:
                 watch.say(f"resuming: {found.answered:,} answered, {found.missing:,} without a row, {found.sent_again:,} without an answer and sent again")
-            tally.budget = _budget(plan, run_dir)
+            tally.budget, tally.left = _budget(plan, run_dir), _left(plan, run_dir)
             async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
                     started_here = {name for name, account in plan.accounts.items() if not account.base_url}
                     await preflight(plan, [model for model in plan.models if model.provider not in started_here], clients, watch.clock)
                 scorers = {prompt_set.name: prompt_set.scorers for prompt_set in plan.prompt_sets}
+                tools = {prompt_set.name: prompt_set.tool_answers for prompt_set in plan.prompt_sets if prompt_set.tool_answers}
 
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
                     return await score_with(scorers[request.cell.prompt_set], request, completion)
 
-                async with watch.follow(tally, plan.size - run_dir.counts["missing"]):
+                async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed else 0):
                     lanes = _lanes(plan, run_dir, clients, watch.clock)
-                    end = await execute(lanes, run_dir.add, score=score, policy=policy, budget=tally.budget, stop=stop, tally=tally, clock=watch.clock)
+                    end = await execute(
+                        lanes, run_dir.add, score=score, tools=tools, policy=policy, budget=tally.budget, stop=stop, tally=tally, clock=watch.clock
+                    )
             if end.error is not None:
                 raise end.error
             await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end), _unrecorded(tally.budget, run_dir))
@@ -118,6 +121,16 @@ def _judged(plan: Plan, path: Path, code: int, message: str) -> Run:
     """The run with its gates checked; not where it was cut short, because half a run decides nothing."""
     gates = check_run(path, plan.gates) if code in {0, UNANSWERED} else []
     return Run(path, code or EXIT_CODES[gates_state(gates)], message, gates)
+
+
+def _left(plan: Plan, run_dir: RunDir) -> dict[str, int]:
+    """Requests without a final row, by model."""
+    left = {model.name: plan.size_of(model) for model in plan.models}
+    if run_dir.resumed is not None:
+        rows = read_results(run_dir.path, ["model", "outcome"]).to_pandas()
+        for name, count in rows[rows["outcome"].isin(FINAL)]["model"].value_counts().items():
+            left[str(name)] = left.get(str(name), 0) - int(count)
+    return left
 
 
 def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Clock) -> list[Lane]:
@@ -189,7 +202,6 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
 
 STOPPED_BY = {"interrupted": 130, "terminated": 143}
 """What `Stop.request` is told by a signal -> exit code."""
-
 UNANSWERED = 4
 """The exit code of a run that is done but lacks too many answers."""
 

@@ -18,24 +18,31 @@ RATE_WINDOW_S = 30.0
 
 
 class Pace:
-    """Requests and tokens per second over the last `RATE_WINDOW_S`. Times are seconds of any one clock."""
+    """How fast a run goes, over the last `RATE_WINDOW_S`. Times are seconds of any one clock."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[float, int, int]] = []
+        self._seen: list[tuple[float, int, dict[str, int]]] = []
+        self.tokens_per_s = 0.0
+        self.left_s: float | None = None
+        """Until the slowest model is through at its present pace; None while one that has requests left shows none."""
 
-    def note(self, now: float, done: int, tokens: int) -> tuple[float, float]:
-        self._seen.append((now, done, tokens))
+    def note(self, now: float, tally: Tally) -> None:
+        self._seen.append((now, tally.completion_tokens, dict(tally.left)))
         while len(self._seen) > 2 and self._seen[1][0] < now - RATE_WINDOW_S:
             self._seen.pop(0)
-        began, done_then, tokens_then = self._seen[0]
-        seconds = now - began
-        return ((done - done_then) / seconds, (tokens - tokens_then) / seconds) if seconds > 0 else (0.0, 0.0)
+        began, tokens, left = self._seen[0]
+        if now <= began:
+            return
+        self.tokens_per_s = (tally.completion_tokens - tokens) / (now - began)
+        open_models = {name: count for name, count in tally.left.items() if count > 0}
+        done = {name: left.get(name, count) - count for name, count in open_models.items()}
+        self.left_s = max(((now - began) * count / done[name] for name, count in open_models.items()), default=None) if all(done.values()) else None
 
 
-def describe(tally: Tally, rates: tuple[float, float], now_us: int, already: int = 0, fastest_s: float = 0.0) -> str:
+def describe(tally: Tally, pace: Pace, now_us: int) -> str:
     """One line of facts: ok, errors, retrying, parked models, tokens/s, spend, ETA. What is zero and uninteresting is left out.
 
-    `already`: requests answered before this session; `fastest_s`: what the declared limits allow at best for all the rest (the ETA is never below it).
+    The pace is the limiter's wherever limits bind, so the ETA holds under them.
     """
     ok = sum(tally.by_outcome[outcome] for outcome in ANSWERED)
     parts = [f"ok {ok:,}"]
@@ -48,16 +55,14 @@ def describe(tally: Tally, rates: tuple[float, float], now_us: int, already: int
         parts.append(f"parked {', '.join(parked)}")
     if tally.stopped:
         parts.append(f"stopped {', '.join(sorted(tally.stopped))}")
-    requests_per_s, tokens_per_s = rates
-    if tokens_per_s:
-        parts.append(f"{tokens_per_s:,.0f} tok/s")
+    if pace.tokens_per_s:
+        parts.append(f"{pace.tokens_per_s:,.0f} tok/s")
     if tally.budget is not None:
         parts.append(tally.budget.described())
     if tally.budget is None or tally.budget.cost is None:
         parts.extend(f"{amount:,.4g} {currency}" for currency, amount in sorted(tally.cost.items()))
-    left = tally.planned - already - tally.done
-    if left > 0 and requests_per_s:
-        parts.append(f"ETA {_span(max(left / requests_per_s, fastest_s))}")
+    if pace.left_s is not None:
+        parts.append(f"ETA {_span(pace.left_s)}")
     return " · ".join(parts)
 
 
@@ -73,7 +78,8 @@ async def shown(tally: Tally, *, already: int = 0, out: TextIO | None = None) ->
             draw()
 
     def draw() -> None:
-        line = describe(tally, pace.note(time.monotonic(), tally.done, tally.completion_tokens), time.time_ns() // 1000, already)
+        pace.note(time.monotonic(), tally)
+        line = describe(tally, pace, time.time_ns() // 1000)
         if terminal:
             bar.total, bar.n = tally.planned, already + tally.done
             bar.set_postfix_str(line, refresh=True)

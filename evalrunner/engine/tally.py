@@ -24,6 +24,8 @@ class Tally:
     retrying: int = 0
     completion_tokens: int = 0
     started_us: int | None = None
+    left: dict[str, int] = field(default_factory=dict)
+    """Model name -> requests that have no final row yet: the caller's at the start, counted down here. The run is as slow as its slowest model."""
     by_outcome: Counter[str] = field(default_factory=Counter)
     cost: dict[str, float] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
@@ -43,6 +45,9 @@ class Tally:
     def kept(self, record: Record) -> None:
         self.done += 1
         self.by_outcome[record.outcome] += 1
+        name = record.request.cell.model.name
+        if name in self.left:
+            self.left[name] -= 1
 
 
 class Listener:
