@@ -1,5 +1,7 @@
 """A summary as a table in the terminal. Names come from configs and data, so control characters are shown, not obeyed."""
 
+import shutil
+import sys
 import unicodedata
 from collections.abc import Sequence
 
@@ -7,13 +9,15 @@ from evalrunner.analysis.tables import CellSummary, Summary
 from evalrunner.report.quantities import count, digits, duration, money, share, span
 
 UNKNOWN = "–"
+LEAST_MISSED = ("tokens in", "out", "p95", "TPOT p50", "stream", "cost / 1,000", "TTFT p50", "latency p50")
+"""The order in which columns are left out of a terminal that is too narrow."""
 
 
 def print_summary(summary: Summary) -> None:
     """The leaderboard, what a reader must know before trusting it, and the totals, on stdout."""
     rows = [_row(cell, summary) for cell in summary.cells]
     used = [name for name in _header(summary) if any(row[name] != UNKNOWN for row in rows)]
-    print(aligned([used, *([row[name] for name in used] for row in rows)]))
+    print(aligned(_fitting(used, rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)))
     for notice in summary.notices:
         print(f"! {clean(notice.text)}")
     print(_totals(summary))
@@ -30,6 +34,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def clean(text: str) -> str:
     """Text without control characters and direction marks: a model's name cannot move the cursor."""
     return "".join(char if unicodedata.category(char)[0] != "C" else "�" for char in text)
+
+
+def _fitting(names: list[str], rows: Sequence[dict[str, str]], columns: int | None) -> list[list[str]]:
+    """The table with as many columns as the terminal is wide for; the report has them all."""
+    for dropped in (None, *LEAST_MISSED):
+        names = [name for name in names if name != dropped]
+        table = [names, *([row[name] for name in names] for row in rows)]
+        if columns is None or sum(max(_width(row[i]) for row in table) + 2 for i in range(len(names))) - 2 <= columns:
+            break
+    return table
 
 
 def _header(summary: Summary) -> list[str]:
