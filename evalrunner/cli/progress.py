@@ -104,7 +104,7 @@ async def shown(tally: Tally, *, already: int = 0, out: TextIO | None = None) ->
             bar.close()
 
 
-_FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}] {postfix}"
+_FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]{postfix}"
 
 
 def _span(seconds: float) -> str:
