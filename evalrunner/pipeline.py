@@ -53,8 +53,9 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
     plan.validate()
     plan.check_baselines(check_baseline)
     check(plan.accounts.values(), plan.config.folder)
-    started = datetime.fromtimestamp(watch.clock.wall_us(watch.clock.now_ns()) / 1e6, UTC)
-    run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    for line in plan.warnings():
+        watch.say(line)
+    run_id = new_run_id(watch.clock.wall_us(watch.clock.now_ns()))
     about = About(
         run_id=run_id,
         description=config.settings.description or "",

@@ -1,6 +1,7 @@
 """`evalrunner check`: validate a config and its data, print the grid, send nothing."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from evalrunner.cli.tables import aligned, clean
@@ -22,6 +23,8 @@ def main(args: argparse.Namespace) -> int:
     plan = make_plan(config)
     check(plan.accounts.values(), config.folder)
     plan.validate()
+    for line in plan.warnings():
+        print(line, file=sys.stderr)
     plan.check_baselines(check_baseline)
     rows = [["prompt set", "samples", "prompts", "models", "cells", "trials", "requests"]]
     sizes = [(one.name, len(one.data), len(one.prompts)) for one in plan.prompt_sets]

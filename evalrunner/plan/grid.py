@@ -26,6 +26,7 @@ from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.prompt_sets import PromptSet, render, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
+from evalrunner.plan.refusals import Takers, refusals, unknown_models
 from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.yaml_source import KeyPath
 from evalrunner.plugins import Account, Scorer, find
@@ -131,6 +132,10 @@ class Plan:
         ids = {model.provider: model.id for model in self.config.settings.models}
         return {name: account(written, self.config.environ, self.timeouts, ids[name]) for name, written in self._providers.items()}
 
+    def warnings(self) -> list[str]:
+        """What may be meant and may be a mistake."""
+        return [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
+
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: keys and headers that came out of the environment."""
         names = {name for written in self._providers.values() for name in written.secret_references()}
@@ -201,10 +206,14 @@ class Plan:
 
 def make_plan(config: Config) -> Plan:
     """Compile the prompts and build the scorers; reads no data yet. Raises `ConfigError`."""
-    return Plan(config, [_prompt_set(config, index, block) for index, block in enumerate(config.settings.prompt_sets)])
+    refused = [config.places.line(mistake) for mistake in refusals(config.settings)]
+    if refused:
+        raise ConfigError(*dict.fromkeys(refused))
+    takers = Takers(config.settings)
+    return Plan(config, [_prompt_set(config, index, block, takers) for index, block in enumerate(config.settings.prompt_sets)])
 
 
-def _prompt_set(config: Config, index: int, block: PromptSetBlock) -> PromptSet:
+def _prompt_set(config: Config, index: int, block: PromptSetBlock, takers: Takers) -> PromptSet:
     limit, sample = block.limit, block.sample
     if config.limit is not None:
         limit = None if sample else min(limit or config.limit, config.limit)
@@ -224,6 +233,7 @@ def _prompt_set(config: Config, index: int, block: PromptSetBlock) -> PromptSet:
         target=None if block.target is None else Text(block.target),
         scorers={scorer.column: build_scorer(scorer.kind, scorer.options) for scorer in block.scorers},
         media=media,
+        takers=takers,
     )
 
 

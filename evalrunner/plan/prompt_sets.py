@@ -14,6 +14,7 @@ from evalrunner.plan.datasets import Dataset, id_hash
 from evalrunner.plan.loaders import MAX_PROBLEMS
 from evalrunner.plan.media import MediaFolder
 from evalrunner.plan.prompts import Conversation, Prompt, Text
+from evalrunner.plan.refusals import Takers
 from evalrunner.plugins import Scorer
 from evalrunner.records import Message, Sample
 
@@ -30,6 +31,7 @@ class PromptSet(Struct, frozen=True, kw_only=True):
     target: Text | None
     scorers: Mapping[str, Scorer]
     media: MediaFolder
+    takers: Takers
 
 
 class Rendered(NamedTuple):
@@ -70,9 +72,12 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
 def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> None:
     for prompt in prompt_set.prompts:
         try:
-            _messages(prompt_set, prompt, sample)
+            messages, _ = _messages(prompt_set, prompt, sample)
         except ValueError as error:
             found.add(sample.origin, f"{_of_prompt(prompt_set, prompt)}: {error}")
+        else:
+            for why in prompt_set.takers.unsuited(messages, prompt_set.media):
+                found.add(sample.origin, f"{_of_prompt(prompt_set, prompt)}: {why}")
     try:
         _target(prompt_set, sample)
     except ValueError as error:

@@ -72,6 +72,11 @@ class Provider(Struct, frozen=True, kw_only=True):
     options: Options
 
     @property
+    def dashscope(self) -> bool:
+        """Whether Alibaba's own gateway answers there, or our simulator of it."""
+        return self.kind in {"dashscope", "simulator"} or (urlsplit(self.base_url or "").hostname or "").endswith(".aliyuncs.com")
+
+    @property
     def region(self) -> str | None:
         """The catalogue's price list for this host; None for hosts whose prices it does not know."""
         host = urlsplit(self.base_url or "").hostname or ""
