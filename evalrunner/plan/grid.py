@@ -66,7 +66,11 @@ class Plan:
     @property
     def size(self) -> int:
         """Requests in all; counts the rows of the data files once."""
-        per_sample = sum(len(self._params(model)) for model in self.models) * len(self.config.settings.stream) * self.trials
+        return sum(self.size_of(model) for model in self.models)
+
+    def size_of(self, model: Model) -> int:
+        """Requests of one model."""
+        per_sample = len(self._params(model)) * len(self.config.settings.stream) * self.trials
         return per_sample * sum(len(prompt_set.data) * len(prompt_set.prompts) for prompt_set in self.prompt_sets)
 
     @property
