@@ -55,7 +55,8 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
     check(plan.accounts.values(), plan.config.folder)
     for line in plan.warnings():
         watch.say(line)
-    run_id = new_run_id(watch.clock.wall_us(watch.clock.now_ns()))
+    started = datetime.fromtimestamp(watch.clock.wall_us(watch.clock.now_ns()) / 1e6, UTC)
+    run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     about = About(
         run_id=run_id,
         description=config.settings.description or "",
