@@ -101,7 +101,7 @@ def _evidence(decision: Decision, gate: GateResult) -> Iterator[str]:
     """The lost samples of a failed score."""
     lost = [flip for flip in decision.flips if flip.kind == "lost" and flip.metric == gate.metric]
     for flip in lost[:MOST_SAMPLES]:
-        yield from ("", f"lost sample {flip.sample_id}", *_told(flip))
+        yield from ("", f"lost sample {_cut(flip.sample_id)}", *_told(flip))
     if len(lost) > MOST_SAMPLES:
         yield f"… and {len(lost) - MOST_SAMPLES:,} more"
 

@@ -105,8 +105,10 @@ def probability(p: float | None) -> str:
 
 def safe(text: str, most: int = 1000) -> str:
     """One line of text that no terminal and no CI log takes for a command."""
-    text = clean(" ".join(text.split()))
-    return (text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)").replace("##[", "## [")
+    short = clean(" ".join(text[: 2 * most].split()))
+    if len(short) > most or len(text) > 2 * most:
+        short = f"{short[:most]}… ({len(text):,} characters)"
+    return short.replace("##[", "## [")
 
 
 def _flips(flips: Sequence[FlippedSample], decision: Decision, most: int) -> Iterator[str]:
