@@ -311,7 +311,8 @@ def test_a_grid_of_a_million_starts_at_once_and_stays_small(tmp_path):
     """The first request is there before the data is counted; going through a part of a million leaves memory flat."""
     (tmp_path / "data.jsonl").write_text("".join(f'{{"q": "What is {n} + {n}?"}}\n' for n in range(50_000)), encoding="utf-8")
     config = (
-        "name: a\nmodels: [m, n]\ngrid: {temperature: [0, 0.5, 1, 1.5, 1.9], seed: [1, 2]}\nprompt_sets: [{name: s, data: data.jsonl, prompts: {p: '{{ q }}'}}]\n"
+        "name: a\nmodels: [m, n]\ngrid: {temperature: [0, 0.5, 1, 1.5, 1.9], seed: [1, 2]}\n"
+        "prompt_sets: [{name: s, data: data.jsonl, prompts: {p: '{{ q }}'}}]\n"
     )
     (tmp_path / "demo.yaml").write_text(config, encoding="utf-8")
     script = """
