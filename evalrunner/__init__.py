@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from evalrunner.api import run as run
     from evalrunner.clock import Clock as Clock
     from evalrunner.errors import EvalRunnerError as EvalRunnerError
-    from evalrunner.errors import RequestError as RequestError
     from evalrunner.errors import RunError as RunError
     from evalrunner.errors import ScorerError as ScorerError
     from evalrunner.plugins import Account as Account
@@ -28,16 +27,17 @@ if TYPE_CHECKING:
     from evalrunner.records import Timing as Timing
     from evalrunner.records import Usage as Usage
     from evalrunner.results import Run as Run
+    from evalrunner.results import compare as compare
     from evalrunner.results import make_report as make_report
     from evalrunner.results import open_run as open_run
 
 _HOMES = {
     "api": ("arun", "run"),
     "clock": ("Clock",),
-    "errors": ("EvalRunnerError", "RequestError", "RunError", "ScorerError"),
+    "errors": ("EvalRunnerError", "RunError", "ScorerError"),
     "plugins": ("Account", "Client", "Loader", "Scorer"),
     "records": ("Completion", "Request", "Sample", "Score", "Timing", "Usage"),
-    "results": ("Run", "make_report", "open_run"),
+    "results": ("Run", "compare", "make_report", "open_run"),
 }
 """Every public name by the module that has it: imported on use, so that `import evalrunner` stays cheap."""
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
+from evalrunner.decisions import compare_runs
 from evalrunner.report.page import SampleRows, render
 from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
 
@@ -53,6 +55,22 @@ class Run:
 def open_run(path: str | Path) -> Run:
     """The run in a directory. Raises StoreError where there is none, or it was written by a newer version."""
     return Run(path)
+
+
+def compare(
+    baseline: str | os.PathLike[str],
+    candidate: str | os.PathLike[str],
+    *,
+    margins: Mapping[str, float] | None = None,
+    renames: Mapping[str, str] | None = None,
+    leave_out_changed: bool = False,
+) -> Comparison:
+    """A candidate against a baseline, sample by sample: runs, run directories, or cells of them as in `f"{run.path}[prompt=plain]"`.
+
+    `margins`: how much worse a metric may be, in its own unit · `renames`: baseline name -> candidate name of a prompt set, prompt or model ·
+    `leave_out_changed`: leave out samples whose data differ, instead of refusing. Raises RunError for what cannot be compared.
+    """
+    return compare_runs(baseline, candidate, Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed))
 
 
 def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en") -> Path:

@@ -263,3 +263,19 @@ def test_rules_come_from_a_file_too(desk, runs, capsys):
     assert capsys.readouterr().out.count("gate ok") == 2
     assert main(["compare", runs["base"], runs["worse"], "--gate", str(none)]) == 2
     assert main(["compare", runs["base"], str(desk.folder)]) == 6
+
+
+def test_the_same_from_python(runs):
+    """`er.compare` takes runs, paths and cells, and gives each pair's metrics as values."""
+    found = er.compare(er.open_run(runs["base"]), f"{runs['worse']}[prompt=p]", margins={"score_numeric": 0.02})
+    (pair,) = found.pairs
+    assert pair.metrics["score_numeric"].verdict == "worse"
+    assert pair.matched == 500
+    with pytest.raises(er.RunError):
+        er.compare(runs["base"], f"{runs['worse']}[prompt=nope]")
+
+
+def test_at_most_twenty_public_names():
+    """What a newcomer finds with tab stays small enough to read, and each name is there."""
+    assert len(dir(er)) <= 20
+    assert all(getattr(er, name) for name in dir(er))
