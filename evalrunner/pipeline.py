@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +30,10 @@ from evalrunner.plugins import Account, Client, find
 from evalrunner.records import ANSWERED, FINAL, Completion, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
+from evalrunner.store.in_flight import Noted
+from evalrunner.store.place import new_run_id, run_path
 from evalrunner.store.redact import Redactor
-from evalrunner.store.run_dir import About, RunDir, read_attempts, read_manifest, read_results
+from evalrunner.store.run_dir import About, RunDir, Settings, read_attempts, read_manifest, read_results
 
 Follow = Callable[[Tally, int], AbstractAsyncContextManager[None]]
 """Shows a run's tally while it goes on; the number is of requests answered in earlier sessions."""
@@ -45,6 +46,7 @@ class Watch(NamedTuple):
     say: Callable[[str], None] = to_stderr
     stop: Stop | None = None
     clock: Clock = SYSTEM_CLOCK
+    store: Settings = Settings()
 
 
 async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -> Run:  # noqa: B008 - immutable
@@ -55,8 +57,7 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
     check(plan.accounts.values(), plan.config.folder)
     for line in plan.warnings():
         watch.say(line)
-    started = datetime.fromtimestamp(watch.clock.wall_us(watch.clock.now_ns()) / 1e6, UTC)
-    run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run_id = new_run_id(watch.clock.wall_us(watch.clock.now_ns()))
     about = About(
         run_id=run_id,
         description=config.settings.description or "",
@@ -66,7 +67,7 @@ async def run(config: Config, out: Path | None = None, watch: Watch = Watch()) -
         git=_git_state(config.path.parent),
     )
     redactor = Redactor(plan.secrets())
-    run_dir = RunDir.create(out or Path("reports") / plan.name / run_id, plan, about, redactor=redactor)
+    run_dir = RunDir.create(out or run_path(Path("reports"), plan.name, run_id), plan, about, redactor=redactor, settings=watch.store)
     return await _carry_out(plan, run_dir, redactor, watch)
 
 
@@ -79,7 +80,7 @@ async def resume(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = 
     plan.validate()
     plan.check_baselines(check_baseline)
     redactor = Redactor(plan.secrets())
-    return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor), redactor, watch)
+    return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor, settings=watch.store), redactor, watch)
 
 
 async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Watch) -> Run:
@@ -93,6 +94,8 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
             if (found := run_dir.resumed) is not None:
                 watch.say(f"resuming: {found.answered:,} answered, {found.missing:,} without a row, {found.sent_again:,} without an answer and sent again")
+                if found.in_flight:
+                    watch.say(f"{found.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again")
             tally.budget, tally.left = _budget(plan, run_dir), _left(plan, run_dir)
             async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
@@ -113,7 +116,8 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 raise end.error
             await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end), _unrecorded(tally.budget, run_dir))
     except EvalRunnerError as error:
-        error.args = (redactor.message(str(error)),)
+        go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}" if isinstance(error, UnreachableError) else ""
+        error.args = (redactor.message(f"{error}{go_on}"),)
         raise
     make_report(run_dir.path)
     return _judged(plan, run_dir.path, exit_code(end, run_dir.counts, plan.allow_unanswered), redactor.message(_reason(end) or ""))
@@ -143,7 +147,7 @@ def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Cl
         limits = plan.limits(model)
         name = model.provider if limits.shared else f"{model.provider}/{model.id}"
         limiter = limiters.setdefault(name, Limiter(limits, clock))
-        lanes.append(Lane(model=model, client=clients[model.provider], limiter=limiter, requests=run_dir.missing(plan.requests(model))))
+        lanes.append(Lane(model=model, client=Noted(clients[model.provider], run_dir.in_flight), limiter=limiter, requests=run_dir.missing(plan.requests(model))))
     return lanes
 
 

@@ -80,7 +80,7 @@ def finished(folder):
 def test_a_run_prints_its_table_and_where_it_is(finished):
     """stdout has the leaderboard and the two paths; stderr has the progress; the directory is where the contract says."""
     said, path = finished
-    assert re.fullmatch(r"reports/sums/\d{8}-\d{6}-[0-9a-f]{4}", str(path.relative_to(path.parents[2])))
+    assert re.fullmatch(r"reports/sums/\d{8}T\d{6}Z-[0-9a-f]{6}", str(path.relative_to(path.parents[2])))
     assert "qwen-plus" in said.stdout
     assert f"{REQUESTS} of {REQUESTS} answered" in said.stdout
     assert f"{REQUESTS}/{REQUESTS}" in said.stderr

@@ -5,10 +5,13 @@ One small file per command, imported only when that command is called, so that `
 
 import argparse
 import importlib
+import logging
 import sys
+import traceback
 from collections.abc import Sequence
 
 from evalrunner.errors import EvalRunnerError, RunError
+from evalrunner.store.redact import masked
 
 COMMANDS = {
     "init": "write a config and a small data set that run at once on this machine",
@@ -25,6 +28,10 @@ COMMANDS = {
 }
 
 
+MISTAKE = 70
+"""The exit code of a program that failed in a way nobody foresaw; 1 would be a failed gate."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (contract.md, section 3)."""
     args = sys.argv[1:] if argv is None else list(argv)
@@ -34,17 +41,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.parse_args(args)  # prints help, the version or what is wrong, and exits
         parser.print_help(sys.stderr)
         return 2
+    if logging.lastResort is not None:  # libraries warn through it, with addresses and headers
+        logging.lastResort.setFormatter(_Masked())
     command = importlib.import_module(f"evalrunner.cli.{name}_command")
     own = argparse.ArgumentParser(prog=f"evalrunner {name}", description=COMMANDS[name].capitalize() + ".", allow_abbrev=False)
     command.add_arguments(own)
     try:
         return int(command.main(own.parse_args(args[args.index(name) + 1 :])))
     except EvalRunnerError as error:
-        print(f"evalrunner {name}: {error}", file=sys.stderr)
+        print(f"evalrunner {name}: {masked(str(error))}", file=sys.stderr)
         return error.exit_code if isinstance(error, RunError) else 2
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `| head` does
         return 0
+    except Exception:  # noqa: BLE001 - a mistake of ours, or of a plug-in: Python would show it with whatever secrets are in its text
+        print(f"{masked(traceback.format_exc())}evalrunner {name}: stopped by a mistake in the program; what was recorded is safe", file=sys.stderr)
+        return MISTAKE
+
+
+class _Masked(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,4 +17,4 @@ def main(args: argparse.Namespace) -> int:
     async def session(watch: Watch) -> Run:
         return await resume(args.run, watch, budget_overrides(args))
 
-    return carry_out(session, args.grace, inconclusive_fails=args.inconclusive == "fail")
+    return carry_out(session, args)

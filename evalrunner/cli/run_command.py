@@ -30,4 +30,4 @@ def main(args: argparse.Namespace) -> int:
     async def session(watch: Watch) -> Run:
         return await run(config, args.out, watch)
 
-    return carry_out(session, args.grace, inconclusive_fails=args.inconclusive == "fail")
+    return carry_out(session, args)

@@ -20,6 +20,7 @@ from evalrunner.loop import new_loop
 from evalrunner.pipeline import STOPPED_BY, Watch
 from evalrunner.records import ANSWERED
 from evalrunner.results import Run
+from evalrunner.store.run_dir import Settings
 
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated"}
 GRACE_S = 30.0
@@ -33,6 +34,9 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=float, default=GRACE_S, metavar="SECONDS", help="how long Ctrl-C or SIGTERM waits for what is in flight (default: %(default)g)"
     )
+    parser.add_argument(
+        "--durable", action="store_true", help="write every row through to the disk at once; otherwise a power cut may take the last second or 64 rows"
+    )
     add_inconclusive(parser)
 
 
@@ -42,14 +46,15 @@ def budget_overrides(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
-def carry_out(session: Callable[[Watch], Awaitable[Run]], grace_s: float = GRACE_S, *, inconclusive_fails: bool = False) -> int:
-    """Run a session to its end and say where its results are. A signal drains once, for at most `grace_s`, and leaves at once the second time."""
-    stop = Stop()
+def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespace) -> int:
+    """Run a session to its end and say where its results are. A signal drains once, for at most `--grace`, and leaves at once the second time."""
+    stop, inconclusive_fails = Stop(), args.inconclusive == "fail"
+    store = Settings(durable=args.durable)
 
     async def main() -> Run | None:
-        signals = _Signals(stop, grace_s)
+        signals = _Signals(stop, args.grace)
         try:
-            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), stop=stop))
+            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), stop=stop, store=store))
         except asyncio.CancelledError:
             if stop.reason is None:
                 raise

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from evalrunner.records import FINAL, Request
+
+DIGEST_BYTES = 15
+"""They make an object of 48: a million keys take about 85 MB, and none of them meets another."""
 
 
 class OpenRow(NamedTuple):
@@ -41,17 +44,21 @@ class KnownRows:
         """Learn the rows of a part, of which `table` has the columns `key` and `outcome`."""
         for key, outcome in zip(table["key"].to_pylist(), table["outcome"].to_pylist(), strict=True):
             if outcome in FINAL:
-                self._final.add(_digest(key))
+                self._final.add(digest(key))
             else:
-                self.open[_digest(key)] = OpenRow(outcome, file)
+                self.open[digest(key)] = OpenRow(outcome, file)
             self.outcomes[outcome] += 1
 
     def is_final(self, key: str) -> bool:
-        return _digest(key) in self._final
+        return digest(key) in self._final
+
+    def without_answer(self, digests: Iterable[bytes]) -> int:
+        """How many of them have no answer yet."""
+        return len(set(digests) - self._final)
 
     def missing(self, requests: Iterator[Request]) -> Iterator[Request]:
         """Those that have no answer yet, in their order."""
-        return (request for request in requests if _digest(request.key) not in self._final) if self._final else requests
+        return (request for request in requests if digest(request.key) not in self._final) if self._final else requests
 
     def add(self, key: str, outcome: str) -> str | None:
         """Count a new row; returns the file of the old row it replaces, if there is one."""
@@ -60,13 +67,12 @@ class KnownRows:
 
     def take(self, key: str) -> str | None:
         """Forget the old row of `key`; returns its file."""
-        old = self.open.pop(_digest(key), None)
+        old = self.open.pop(digest(key), None)
         if old is None:
             return None
         self.outcomes[old.outcome] -= 1
         return old.file
 
 
-def _digest(key: str) -> bytes:
-    # 15 bytes make an object of 48: a million keys take about 85 MB, and none of them meets another
-    return blake2b(key.encode("utf-8", "replace"), digest_size=15).digest()
+def digest(key: str) -> bytes:
+    return blake2b(key.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).digest()

@@ -17,6 +17,7 @@ from evalrunner.errors import StoreError
 from evalrunner.records import Plan
 from evalrunner.store import lock, parts
 from evalrunner.store.files import Files
+from evalrunner.store.in_flight import IN_FLIGHT, InFlight
 from evalrunner.store.journal import read_segment, segments
 from evalrunner.store.known import KnownRows
 from evalrunner.store.ledger import Ledger
@@ -24,7 +25,7 @@ from evalrunner.store.manifest import Manifest, iso, load, manifest_path, this_m
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import columns_of, joined
 
-_OURS = {lock.LOCK, "config.yaml", ".config.yaml.new", ".manifest.json.new", "journal", *parts.TABLES}
+_OURS = {lock.LOCK, IN_FLIGHT, "config.yaml", ".config.yaml.new", ".manifest.json.new", "journal", *parts.TABLES}
 
 
 class About(Struct, frozen=True, kw_only=True):
@@ -60,12 +61,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 class Resumed(Struct, frozen=True, kw_only=True):
     """What `resume` found: keys that are final, planned requests without a row, and rows without an answer, whose requests are sent again.
 
-    What was in flight when a process was killed left no trace: it is among `missing`, at most as many requests as ran at once.
+    `in_flight`: how many of them were under way when the last session was killed or dropped them; they may have been paid for, and are bought again.
     """
 
     answered: int
     missing: int
     sent_again: int
+    in_flight: int = 0
 
 
 class Opening:
@@ -77,6 +79,7 @@ class Opening:
         self.resumed: Resumed | None = None
         self.messages: list[str] = []
         self.nothing_left = False
+        self.in_flight = InFlight(run / IN_FLIGHT)
         self._run = run
         self._plan = plan
         self._redactor = redactor
@@ -143,6 +146,7 @@ class Opening:
             self._run.rmdir()
 
     def close(self) -> None:
+        self.in_flight.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -150,7 +154,8 @@ class Opening:
     def _resume(self, same_plan: bool, following: int, plan: dict[str, Any]) -> None:
         manifest, known = self.ledger.manifest, self.known
         counts = known.counts(self._plan.size)
-        self.resumed = Resumed(answered=known.final, missing=counts["missing"], sent_again=len(known.open))
+        in_flight = known.without_answer(self.in_flight.read())
+        self.resumed = Resumed(answered=known.final, missing=counts["missing"], sent_again=len(known.open), in_flight=in_flight)
         if manifest.state == "complete" and same_plan and not (self.messages or known.open or counts["missing"]):
             self.nothing_left = True
             return

@@ -13,6 +13,7 @@ MASK = "[secret]"
 MIN_LENGTH = 8
 """Shorter values (EMPTY, test, none) are placeholders of local servers; masking them would eat ordinary words."""
 
+_SEEN: set[str] = set()
 _CREDENTIALS = (
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s?#\"'<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
     (
@@ -36,6 +37,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         values = {value.strip() for value in secrets}
+        _SEEN.update(values)
         forms = {form for value in values if len(value) >= MIN_LENGTH for form in _forms(value)}
         self._texts = sorted(forms, key=len, reverse=True)
         self._bytes = [form.encode("utf-8", "replace") for form in self._texts]
@@ -72,6 +74,11 @@ class Redactor:
         for pattern, mask in _CREDENTIALS:
             text = pattern.sub(mask, text)
         return text
+
+
+def masked(text: str) -> str:
+    """For what leaves the process by no way of the store's, as tracebacks and warnings do: without any secret that the process has seen."""
+    return Redactor(_SEEN).message(text)
 
 
 def _forms(secret: str) -> Iterator[str]:

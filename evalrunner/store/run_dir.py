@@ -13,10 +13,11 @@ from typing import Any, Literal, Self
 import msgspec
 import pyarrow as pa
 
-from evalrunner.errors import StoreError
+from evalrunner.errors import RunError, StoreError
 from evalrunner.records import Plan, Record, Request
 from evalrunner.store import parts
 from evalrunner.store.files import disk_errors
+from evalrunner.store.in_flight import IN_FLIGHT
 from evalrunner.store.journal import Journal, frame, segments
 from evalrunner.store.opening import About, Opening, Resumed, Settings
 from evalrunner.store.readers import read_attempts, read_manifest, read_results
@@ -27,8 +28,8 @@ __all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_mani
 
 
 class RunDir:
-    """An async context manager. Leaving it without `finish` ends the run as interrupted; after a failure of the disk it only lets go. A new run that an
-    error ends before its first row leaves nothing behind.
+    """An async context manager. Leaving it without `finish` ends the run as interrupted; after a failure of the disk it only lets go. A new run that a
+    mistake in its config or data ends before its first row (or a cancellation does) leaves nothing behind.
 
     `create` refuses a directory that holds anything else. `resume` repairs what a crash or damage left, and says so in `messages`; with `nothing_left` it
     has changed nothing. Both raise `RunLockedError` while another process has the run, and `StoreError` for anything else that makes it unusable.
@@ -42,6 +43,7 @@ class RunDir:
         self._about = about
         self._opening = Opening(path, plan, self._redactor, self._settings)
         self._known = self._opening.known
+        self.in_flight = self._opening.in_flight
         self._journal: Journal | None = None
         self._superseded: dict[str, list[str]] = {}
         self._redacted = 0
@@ -108,6 +110,7 @@ class RunDir:
         except Exception as error:
             self._fail(error)
             raise
+        self.in_flight.end(key)
         if self._journal.rows >= self._settings.segment_rows or self._journal.size >= self._settings.segment_bytes:
             self._start_roll()
         elif self._roll_timer is None or self._roll_timer.done():
@@ -134,6 +137,8 @@ class RunDir:
                 clock, files, first = self._settings.clock, self._settings.files, self._opening.ledger.manifest.journal_from
                 journal = Journal(self.path / "journal", first, files=files, clock=clock, durable=self._settings.durable)
                 await journal.open()
+                with disk_errors(self.path):
+                    self.in_flight.open(files)
                 self._journal = journal
                 self._started_ns = clock.now_ns()
                 self._redacted = self._opening.ledger.manifest.redacted
@@ -150,7 +155,8 @@ class RunDir:
             try:
                 await self._let_go()
             finally:
-                if error is not None and self.resumed is None and not self.counts["done"]:
+                pointless = isinstance(error, asyncio.CancelledError) or (isinstance(error, RunError) and error.exit_code == RunError.exit_code)
+                if pointless and self.resumed is None and not self.counts["done"]:
                     self._opening.remove()
                 self._close()
 
@@ -211,6 +217,8 @@ class RunDir:
             files.unlink(path)
         with suppress(OSError):  # somebody else's file in it is no reason to fail
             files.remove_directory(journal)
+        if state == "complete":
+            files.unlink(self.path / IN_FLIGHT)
         reason = None if reason is None else self._redactor.message(reason)
         ledger.update(state=state, reason=reason, finished_at=self._settings.now, counts=self.counts, redacted=self._redacted, **changes)
 
