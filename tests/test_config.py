@@ -223,10 +223,6 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "where"),
     [
-        ("    tools: [{type: function}]\n", "prompt_sets[0].tools"),
-        ("    tool_choice: auto\n", "prompt_sets[0].tool_choice"),
-        ("    tool_results: {f: x}\n", "prompt_sets[0].tool_results"),
-        ("    max_turns: 3\n", "prompt_sets[0].max_turns"),
         ("    scorers: [{judge: {model: qwen-max}}]\n", "prompt_sets[0].scorers[0].judge"),
         ("    scorers: [judge]\n", "prompt_sets[0].scorers[0]"),
     ],

@@ -119,6 +119,15 @@ def test_shipped_configs_help_an_editor(path):
     jsonschema.validate(read_yaml(path).value, schema)
 
 
+def test_expressions_to_be_calculated_have_their_value():
+    """Every way of writing an expression comes to the row's `value`, worked out here."""
+    calculated = [(row, call["calculate"]["expression"]) for row in rows(ROOT / "datasets" / "tools.jsonl") for call in row["calls"] if "calculate" in call]
+    assert len(calculated) == 7
+    for row, expressions in calculated:
+        for expression in expressions:
+            assert value(ast.parse(re.sub("[×x]", "*", expression).replace("÷", "/"), mode="eval").body) == row["value"], row
+
+
 def test_each_data_set_has_its_place_in_the_readme_and_in_a_config():
     """The README of the folder names every set with its real size and a config that uses it, and its licence."""
     readme = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")

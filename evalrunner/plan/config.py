@@ -25,16 +25,8 @@ from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
 from evalrunner.plugins import Kind
 
 NOT_YET = (
-    "tools",
-    "tool_choice",
-    "tool_results",
-    "max_turns",
     "prompt_sets.*.scorers.*=judge",
     "prompt_sets.*.scorers.*.judge",
-    "prompt_sets.*.tools",
-    "prompt_sets.*.tool_choice",
-    "prompt_sets.*.tool_results",
-    "prompt_sets.*.max_turns",
 )
 """What the contract promises and the code cannot do yet: key paths (`*` is any one step), some with the one value that is refused."""
 

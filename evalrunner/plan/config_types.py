@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from evalrunner.plan.config_values import BaseUrl, ColumnName, Headers, Label, Rate, Seconds, SecretReference, Slug, Template
 from evalrunner.plan.parameters import WHOLE, Grid, NotNegative, Positive, Share, Whole
 from evalrunner.plan.prompts import ROLES
+from evalrunner.plan.sandbox import nearest
 from evalrunner.plan.scoring import check_scorer
+from evalrunner.plan.tools import answer, check_choice, check_names, definition
 
 
 class Block(BaseModel):
@@ -323,6 +327,13 @@ class ScorerFields(Block):
 ScorerBlock = Annotated[ScorerFields, BeforeValidator(short_scorer)]
 
 
+def _checked(key: str, check: Callable[..., object], *values: Any) -> None:
+    try:
+        check(*values)
+    except ValueError as error:
+        raise PydanticCustomError("unknown_option", "{what}", {"path": [key], "what": str(error)}) from None
+
+
 class PromptSetBlock(Block):
     """A data set, the prompts applied to it, its target and its scorers."""
 
@@ -350,10 +361,18 @@ class PromptSetBlock(Block):
     target: Template | None = None
     """Template of the expected answer."""
     scorers: list[ScorerBlock] = []
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    tool_results: dict[str, Template] | str | None = None
-    max_turns: Positive = 10
+    tools: Annotated[list[Annotated[dict[str, Any], AfterValidator(definition)]], Field(min_length=1)] | None = None
+    """Functions the model may call: `{name, description, parameters}`, or OpenAI's form around it."""
+    tools_from: str | None = None
+    """Column with each row's own functions, instead of `tools`; BFCL's names of types are understood."""
+    tool_choice: Annotated[Annotated[str, Tag("one")] | Annotated[dict[str, Any], Tag("many")], Discriminator(_one_or_many)] | None = None
+    """auto, none, required, or `{type: function, function: {name: …}}`. What forces a call holds for the first turn."""
+    tool_results: Annotated[Annotated[str, Tag("one")] | Annotated[dict[str, Template], Tag("many")], Discriminator(_one_or_many)] | None = None
+    """What functions return, so that the conversation goes on: a template for each (it sees the call's arguments and the row's fields), or
+    `module:attribute`, called as (name, arguments, sample).
+    """
+    max_turns: Positive | None = None
+    """Most answers of the model in one conversation; left out: 8."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> PromptSetBlock:
@@ -367,6 +386,30 @@ class PromptSetBlock(Block):
             raise ValueError("samples is empty")
         if repeated := [tag for tag in self.tags if self.tags.count(tag) > 1]:
             raise ValueError(f"the tag {repeated[0]!r} is named twice")
+        return self
+
+    @field_validator("tools")
+    @classmethod
+    def _different(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        check_names([tool["function"]["name"] for tool in tools or ()])
+        return tools
+
+    @model_validator(mode="after")
+    def _tools(self) -> PromptSetBlock:
+        if self.tools and self.tools_from:
+            raise ValueError("takes tools (the same for every row) or tools_from (a column), not both")
+        if not (self.tools or self.tools_from) and (idle := [key for key in ("tool_choice", "tool_results") if getattr(self, key) is not None]):
+            raise PydanticCustomError("unknown_option", "needs tools or tools_from", {"path": [idle[0]]})
+        if self.max_turns is not None and self.tool_results is None:
+            raise PydanticCustomError("unknown_option", "needs tool_results", {"path": ["max_turns"]})
+        names = [tool["function"]["name"] for tool in self.tools] if self.tools else None
+        if self.tool_choice is not None:
+            _checked("tool_choice", check_choice, self.tool_choice, names)
+        if self.tool_results is not None:
+            _checked("tool_results", answer, self.tool_results)
+        for name in self.tool_results if isinstance(self.tool_results, dict) else ():
+            if names is not None and name.replace(".", "_") not in names:
+                raise PydanticCustomError("unknown_option", "no function is called so{hint}", {"path": ["tool_results", name], "hint": nearest(name, names)})
         return self
 
 

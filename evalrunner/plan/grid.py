@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from evalrunner.analysis.rules import CellKey, Gate
 from evalrunner.cost.models import lookup
+from evalrunner.engine.tools import ToolAnswers
 from evalrunner.errors import ConfigError, RunError
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
@@ -23,17 +24,20 @@ from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Select
 from evalrunner.plan.gates import cell_keys, gates_of
 from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
-from evalrunner.plan.prompt_sets import PromptSet, render, validate
+from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
 from evalrunner.plan.refusals import Takers, refusals, unknown_models
 from evalrunner.plan.scoring import build_scorer
+from evalrunner.plan.tools import Tools, answer, refused_by_dashscope
 from evalrunner.plan.yaml_source import KeyPath
 from evalrunner.plugins import Account, Scorer, find
 from evalrunner.records import Cell, Limits, Model, Price, PriceTier, Request, Timeouts
 
 FIRST_SEED = 1000
 """Trial k sends seed 1000 + k when the config gives none: the service's own default seed is fixed."""
+MAX_TURNS = 8
+"""Answers of the model in one tool conversation, where the config says nothing."""
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -150,15 +154,29 @@ class Plan:
         seeds = [FIRST_SEED + trial if self.trials > 1 else None for trial in range(self.trials)]
         for prompt_set in self.prompt_sets:
             points = {prompt.name: self._points(model, prompt_set.name, prompt.name) for prompt in prompt_set.prompts}
+            choice = prompt_set.written.tool_choice
             for sample in prompt_set.data:
+                tools = tools_of(prompt_set, sample)
+                also = [tools, choice, prompt_set.written.tool_results, prompt_set.written.max_turns] if tools else []
                 for prompt in prompt_set.prompts:
                     messages, media, target = render(prompt_set, prompt, sample)
-                    content = _digest([sample.id, sample.hash, messages, target])
+                    content = _digest([sample.id, sample.hash, messages, target, *also])
                     for point in points[prompt.name]:
                         for trial, seed in enumerate(seeds):
                             sent = None if point.seeded else seed
                             key = blake2b(b"%b%b%d:%d" % (point.identity, content, trial, -1 if sent is None else sent), digest_size=16).hexdigest()
-                            yield Request(key=key, cell=point.cell, sample=sample, trial=trial, messages=messages, media=media, target=target, seed=sent)
+                            yield Request(
+                                key=key,
+                                cell=point.cell,
+                                sample=sample,
+                                trial=trial,
+                                messages=messages,
+                                media=media,
+                                target=target,
+                                seed=sent,
+                                tools=tools,
+                                tool_choice=choice,
+                            )
 
     def validate(self) -> None:
         """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
@@ -235,10 +253,23 @@ def _prompt_set(config: Config, index: int, block: PromptSetBlock, takers: Taker
         written=block,
         prompts=tuple(prompts),
         target=None if block.target is None else Text(block.target),
+        tools=_tools(config, index, block),
+        tool_answers=None if block.tool_results is None else ToolAnswers(answer(block.tool_results), block.max_turns or MAX_TURNS),
         scorers={scorer.column: build_scorer(scorer.kind, scorer.options) for scorer in block.scorers},
         media=media,
         takers=takers,
     )
+
+
+def _tools(config: Config, index: int, block: PromptSetBlock) -> Tools | None:
+    if not (block.tools or block.tools_from):
+        return None
+    dashscope = any(provider(model.provider, config.settings.providers.get(model.provider)).dashscope for model in config.settings.models)
+    names = [tool["function"]["name"] for tool in block.tools or ()]
+    if dashscope and (refused := refused_by_dashscope(names, block.tool_choice)):
+        key = "tool_choice" if block.tool_choice == "required" else "tools"
+        raise ConfigError(config.places.line(Mistake(("prompt_sets", index, key), refused)))
+    return Tools(block.tools, block.tools_from, block.tool_choice, dashscope=dashscope)
 
 
 def _prompt(config: Config, path: KeyPath, messages: Sequence[MessageBlock], media: MediaFolder) -> Prompt:
@@ -295,6 +326,7 @@ def _described_set(prompt_set: PromptSet) -> dict[str, Any]:
         "target": prompt_set.written.target,
         "tags": prompt_set.written.tags,
         "scorers": list(prompt_set.scorers),
+        **prompt_set.written.model_dump(include={"tools", "tools_from", "tool_choice", "tool_results", "max_turns"}, exclude_none=True),
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from evalrunner.engine.tools import ToolAnswers
 from evalrunner.errors import DatasetError
 from evalrunner.plan.config_types import PromptSetBlock
 from evalrunner.plan.datasets import Dataset, id_hash
@@ -15,6 +16,7 @@ from evalrunner.plan.loaders import MAX_PROBLEMS
 from evalrunner.plan.media import MediaFolder
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.refusals import Takers
+from evalrunner.plan.tools import Tools
 from evalrunner.plugins import Scorer
 from evalrunner.records import Message, Sample
 
@@ -31,6 +33,8 @@ class PromptSet(Struct, frozen=True, kw_only=True):
     target: Text | None
     scorers: Mapping[str, Scorer]
     media: MediaFolder
+    tools: Tools | None = None
+    tool_answers: ToolAnswers | None = None
     takers: Takers
 
 
@@ -52,6 +56,16 @@ def render(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample)
         return Rendered(messages, media, _target(prompt_set, sample))
     except ValueError as error:
         raise DatasetError(f"{sample.origin}: {_of_target(prompt_set)}: {error}") from None
+
+
+def tools_of(prompt_set: PromptSet, sample: Sample) -> list[dict[str, Any]] | None:
+    """The functions of one sample. Raises `DatasetError` naming the row."""
+    if prompt_set.tools is None:
+        return None
+    try:
+        return prompt_set.tools.of(sample.data)
+    except ValueError as error:
+        raise DatasetError(f"{sample.origin}: tools of {prompt_set.name!r}: {error}") from None
 
 
 def validate(prompt_sets: Sequence[PromptSet]) -> None:
@@ -82,6 +96,11 @@ def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) ->
         _target(prompt_set, sample)
     except ValueError as error:
         found.add(sample.origin, f"{_of_target(prompt_set)}: {error}")
+    try:
+        if prompt_set.tools is not None:
+            prompt_set.tools.of(sample.data)
+    except ValueError as error:
+        found.add(sample.origin, f"tools of {prompt_set.name!r}: {error}")
 
 
 def _messages(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> tuple[list[Message], Mapping[str, str]]:

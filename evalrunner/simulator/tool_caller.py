@@ -1,11 +1,15 @@
-"""The brain that calls tools: as the data set says where the question is known, else the tool whose words the question shares, its arguments read from it."""
+"""The brain that calls tools: as the data set says where the question is known, else the tool whose words the question shares, its arguments read from it.
+Once they have returned, it says what they did.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
+from evalrunner.cost.tokens import texts
 from evalrunner.simulator.brains import Calls, Lookup, Solution, expected_calls, last_text, wrong_value
 from evalrunner.simulator.calls import Call
 
@@ -22,8 +26,10 @@ class ToolCaller:
         self._lookup, self._eager = lookup, eager
 
     def __call__(self, call: Call) -> Solution | None:
-        if not call.tools or call.messages[-1].get("role") == "tool":
+        if not call.tools:
             return None
+        if results := _results(call.messages):
+            return Solution("", "\n".join(results), None)
         prompt = last_text(call)
         found = self._lookup.find(prompt)
         calls = expected_calls(found[1]) if found else None
@@ -51,6 +57,12 @@ class ToolCaller:
         if best is None or not (forced or self._eager or shared > 0):
             return None
         return best["name"], fill(best.get("parameters") or {}, prompt)
+
+
+def _results(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the tools returned, if nobody said anything since."""
+    last = list(takewhile(lambda message: message["role"] == "tool", reversed(messages)))
+    return [text for message in reversed(last) for text in texts(message)]
 
 
 def fill(schema: Mapping[str, Any], prompt: str) -> Any:

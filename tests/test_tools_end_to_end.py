@@ -1,0 +1,99 @@
+"""A study of function calls, from the config to the table, on the simulator."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from evalrunner.pipeline import run
+from evalrunner.plan.config import load_config
+
+CITIES = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Hanoi", "Delhi", "Dakar"]
+CONFIG = """\
+name: tools
+providers:
+  simulator: {kind: simulator, options: {brain: tool_caller, accuracy: ACCURACY, limits: false, answers: {data: rows.jsonl, question: question, answer: calls}}}
+models: [{id: qwen-plus, provider: simulator, price: {input: 1, output: 2, currency: CNY}}]
+grid: {parallel_tool_calls: true}
+stream: [true, false]
+prompt_sets:
+  - name: weather
+    data: rows.jsonl
+    id: id
+    prompts: {plain: "{{ question }}"}
+    tools_from: functions
+    tool_results: RESULTS
+    target: "{{ calls | tojson }}"
+    scorers: [tool_calls, {includes: {accept: skies}}]
+"""
+WEATHER = {"name": "weather.now", "parameters": {"type": "dict", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+CLOCK = {"name": "clock", "parameters": {"type": "dict", "properties": {}}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [
+        {
+            "id": city,
+            "question": f"Weather and time in {city}?",
+            "functions": [WEATHER, CLOCK],
+            "calls": [{"clock": {}}, {"weather.now": {"city": [city, city.upper()]}}],
+            "skies": [f"clear over {city}"],
+        }
+        for city in CITIES
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+async def table(folder, results, accuracy="1.0"):
+    path = folder / "tools.yaml"
+    path.write_text(CONFIG.replace("RESULTS", results).replace("ACCURACY", accuracy))
+    done = await run(load_config(path), folder / "run")
+    assert done.exit_code == 0
+    return pd.read_parquet(folder / "run" / "results"), pd.read_parquet(folder / "run" / "attempts")
+
+
+async def test_calls_are_answered_scored_and_kept(folder):
+    """Streamed or not: parallel calls, one of them without arguments, are answered; the last answer is the row's, the conversation stands beside it."""
+    frame, attempts = await table(folder, '{weather.now: "clear over {{ city }}", clock: noon}')
+    assert len(frame) == 2 * len(CITIES)
+    assert set(frame["outcome"]) == {"ok"}
+    assert set(frame["turns"]) == {2}
+    assert set(frame["score_tool_calls"]) == {1.0}
+    assert set(frame["score_includes"]) == {1.0}
+    assert frame["tool_calls"].isna().all()
+    row = frame.iloc[0]
+    said, *results = json.loads(row["conversation"])
+    calls = [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in said["tool_calls"]]
+    assert calls == [("clock", {}), ("weather_now", {"city": row["sample_id"]})]
+    assert [result["content"] for result in results] == ["noon", f"clear over {row['sample_id']}"]
+    assert [message["role"] for message in json.loads(row["messages"])] == ["user"]
+    turns = attempts.groupby("key")[["prompt_tokens", "completion_tokens", "cost"]].sum()
+    for name in turns:
+        assert frame.set_index("key")[name].sort_index().to_numpy() == pytest.approx(turns[name].sort_index().to_numpy())
+    assert frame.groupby("stream")["score_tool_calls"].mean().to_dict() == {False: 1.0, True: 1.0}
+
+
+async def test_streams_give_the_same_conversation(folder):
+    """Deltas with empty ids and null names become the same calls as a whole body's."""
+    frame, _ = await table(folder, '{weather.now: "clear over {{ city }}", clock: noon}', accuracy="0.5")
+    pairs = frame.pivot_table(index="sample_id", columns="stream", values=["output", "conversation", "score_tool_calls"], aggfunc="first")
+    for name in ("output", "conversation", "score_tool_calls"):
+        assert (pairs[name][True] == pairs[name][False]).all()
+
+
+async def test_wrong_calls_are_scored_wrong(folder):
+    """A model that is always wrong has 0 everywhere, each with its reason; its mistakes were told to it, and every row is answered."""
+    frame, _ = await table(folder, '{weather.now: "clear over {{ city }}", clock: noon}', accuracy="0")
+    assert set(frame["score_tool_calls"]) == {0.0}
+    assert frame["score_tool_calls_why"].str.len().min() > 0
+
+
+async def test_a_plug_in_answers(folder, monkeypatch):
+    """`module:attribute` is called with the function's name, its arguments and the sample; the report shows what it said."""
+    (folder / "weather_station.py").write_text("async def answer(name, arguments, sample):\n    return [name, arguments, sample.id]\n")
+    monkeypatch.syspath_prepend(str(folder))
+    frame, _ = await table(folder, "weather_station:answer")
+    results = json.loads(frame.iloc[0]["conversation"])[1:]
+    assert json.loads(results[1]["content"]) == ["weather_now", {"city": frame.iloc[0]["sample_id"]}, frame.iloc[0]["sample_id"]]
