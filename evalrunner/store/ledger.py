@@ -69,6 +69,10 @@ class Ledger:
                 held += size
             self._merge(group, rows)
 
+    def rewrite(self, fresh: Mapping[str, Iterable[pa.Table]], **changes: Any) -> None:
+        """Give parts new content and change fields of the manifest, all in one step."""
+        self._publish(fresh, [], **changes)
+
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest, in memory only once they are on the disk."""
         manifest = msgspec.structs.replace(self.manifest, **changes)

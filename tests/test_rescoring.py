@@ -1,0 +1,161 @@
+"""Other scorers on stored answers: nothing is sent, nothing paid for is lost, nothing is computed twice."""
+
+import hashlib
+import json
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import evalrunner as er
+from evalrunner.cli import main
+from evalrunner.store import lock
+from evalrunner.store.files import Files
+
+CONFIG = """
+name: again
+providers:
+  simulator:
+    kind: simulator
+    limits: {{concurrency: 64}}
+    options: {{brain: arithmetic, accuracy: 0.8, limits: false, latency: 0, faults: {faults}}}
+models: [{{id: qwen-plus, provider: simulator}}]
+trials: 2
+preflight: false
+allow_unanswered: 1
+retry: {{max_attempts: 1}}
+prompt_sets:
+  - {{name: sums, data: sums.jsonl, id: id, prompts: {{p: "{{{{ question }}}}"}}, target: "{{{{ answer }}}}", scorers: {scorers}}}
+"""
+
+
+class Bench:
+    """A folder with 60 sums and configs that differ in their scorers."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.data = folder / "sums.jsonl"
+        self.data.write_text("".join(f'{{"id": "s{n}", "question": "What is {n} + 7?", "answer": {n + 7}}}\n' for n in range(60)), encoding="utf-8")
+
+    def config(self, scorers, name="config", faults="[]"):
+        path = self.folder / f"{name}.yaml"
+        path.write_text(CONFIG.format(scorers=scorers, faults=faults), encoding="utf-8")
+        return str(path)
+
+    def run(self, scorers="[numeric]", faults="[{kind: error, status: 500, share: 0.1}]"):
+        assert main(["run", self.config(scorers, faults=faults), "--out", str(self.folder / "run"), "--yes"]) == 0
+        return str(self.folder / "run")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def test_a_new_scorer_joins_those_there_are(bench, capsys):
+    """`rescore RUN CONFIG` adds a column with reasons, leaves the old scores, answers and attempts as they are, and the report shows both."""
+    run = bench.run()
+    before, attempts = er.open_run(run).results(), er.open_run(run).attempts()
+    capsys.readouterr()
+    assert main(["rescore", run, bench.config("[numeric, exact, {includes: {name: inside}}]", "more")]) == 0
+    assert "computed exact for 120 rows" in capsys.readouterr().err
+    after = er.open_run(run).results()
+    assert after[list(before.columns)].equals(before)
+    assert er.open_run(run).attempts().equals(attempts)
+    answered = after["outcome"].isin(["ok", "truncated"])
+    assert 0 < (~answered).sum() < 60
+    assert (after.loc[answered, "score_exact"] == after.loc[answered, "score_numeric"]).all()
+    assert after.loc[~answered, ["score_exact", "score_exact_why", "score_inside"]].isna().all(axis=None)
+    assert er.open_run(run).summary().scorers == ("numeric", "exact", "inside")
+    assert "inside" in (bench.folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert pq.ParquetDataset(bench.folder / "run" / "results").read().column_names == list(after.columns)
+
+
+def test_only_what_is_new_or_changed_is_computed(bench, capsys):
+    """The same scorers again are nothing to do; another option computes that scorer alone; `--all` computes all."""
+    run = bench.run("[numeric, exact]", faults="[]")
+    capsys.readouterr()
+    for scorers, options, computed in [
+        ("[numeric, exact]", [], []),
+        ("[{numeric: {tolerance: 1000}}, exact]", [], ["numeric"]),
+        ("[{numeric: {tolerance: 1000}}, exact]", [], []),
+        ("[exact]", ["--all"], ["exact"]),
+    ]:
+        assert main(["rescore", run, bench.config(scorers, "new"), *options]) == 0
+        said = capsys.readouterr().err
+        assert [line.split()[1] for line in said.splitlines() if line.startswith("computed")] == computed
+        assert ("nothing to do" in said) == (not computed)
+    assert er.open_run(run).results()["score_numeric"].eq(1).all()
+    assert main(["rescore", run]) == 0
+
+
+def test_a_scorer_of_one_s_own_is_computed_every_time(bench, monkeypatch):
+    """Its code may have changed. It sees the answer, the row of data and the target, as it did during the run."""
+    (bench.folder / "mine.py").write_text(
+        "from evalrunner import Score\ndef seen():\n"
+        "    def score(request, completion):\n"
+        "        whole = request.sample.data['answer'] == int(request.target) and request.messages and completion.usage and completion.timing.ended_ns\n"
+        "        return Score(value=float(bool(whole and completion.output)), why=request.cell.prompt)\n"
+        "    return score\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(bench.folder))
+    run = bench.run(faults="[]")
+    config = bench.config("['mine:seen']", "mine")
+    for _ in range(2):
+        assert main(["rescore", run, config]) == 0
+    results = er.open_run(run).results()
+    assert results["score_seen"].eq(1).all()
+    assert set(results["score_seen_why"]) == {"p"}
+    sys.modules.pop("mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (lambda bench: bench.data.write_text(bench.data.read_text().replace('"answer": 8}', '"answer": 9}')), 2, "1 samples of this run are not in the data"),
+        (lambda bench: bench.data.write_text("".join(bench.data.read_text().splitlines(keepends=True)[:50])), 2, "10 samples of this run"),
+    ],
+    ids=["changed", "gone"],
+)
+def test_data_that_changed_are_refused_and_nothing_is_written(bench, capsys, change, code, said):
+    """A sample that is not what was asked cannot be scored with what is there now: it is named, and the run stays as it was."""
+    run = bench.run(faults="[]")
+    manifest = (bench.folder / "run" / "manifest.json").read_bytes()
+    change(bench)
+    assert main(["rescore", run, bench.config("[exact]", "new")]) == code
+    assert said in capsys.readouterr().err
+    assert (bench.folder / "run" / "manifest.json").read_bytes() == manifest
+
+
+def test_a_live_run_and_a_foreign_config_are_refused(bench, capsys):
+    """A run that is in use is exit 6; a config without a prompt set of the run is exit 2."""
+    run = bench.run(faults="[]")
+    with open(lock.take(bench.folder / "run", Files(), "now")):  # noqa: PTH123 - a descriptor
+        assert main(["rescore", run, bench.config("[exact]", "new")]) == 6
+    other = bench.folder / "other.yaml"
+    other.write_text((bench.folder / "new.yaml").read_text().replace("name: sums,", "name: others,"), encoding="utf-8")
+    assert main(["rescore", run, str(other)]) == 2
+    assert "no prompt set of this config is in the run (it has sums)" in capsys.readouterr().err
+
+
+def test_thousands_of_rows_take_seconds(bench):
+    """20,000 stored answers are scored again in under ten seconds, report included."""
+    run = bench.folder / "run"
+    bench.run(faults="[]")
+    manifest = json.loads((run / "manifest.json").read_text())
+    (part,) = [run / one["file"] for one in manifest["parts"] if one["file"].startswith("results")]
+    table = pq.read_table(part)
+    rows = table.take(pa.array(list(range(120)) * 167))
+    rows = rows.set_column(rows.schema.get_field_index("key"), rows.schema.field("key"), pa.array([f"k{n}" for n in range(len(rows))]))
+    pq.write_table(rows, part)
+    for one in manifest["parts"]:
+        if run / one["file"] == part:
+            one |= {"rows": len(rows), "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    began = time.perf_counter()
+    assert main(["rescore", str(run), bench.config("[exact]", "new")]) == 0
+    assert time.perf_counter() - began < 10
+    assert er.open_run(run).results(["score_exact"]).notna().all(axis=None)
