@@ -1,7 +1,13 @@
 """One study through both dialects, streamed or not."""
 
+from pathlib import Path
+
+import pytest
+
 from evalrunner.pipeline import run
 from evalrunner.plan.config import load_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 STUDY = """\
 name: four-ways
@@ -47,3 +53,32 @@ async def test_the_same_answers_tokens_and_scores(tmp_path):
     assert first["reasoning_tokens"].notna().any()
     for dialect, stream in (("openai", True), ("native", False), ("native", True)):
         assert (await table(tmp_path, dialect, stream=stream)).equals(first), (dialect, stream)
+
+
+@pytest.mark.parametrize("name", ["vision", "tools"])
+async def test_pictures_and_tools_too(tmp_path, name):
+    """The shipped studies with pictures and with tools give the same rows through all four ways."""
+    columns = [
+        "prompt",
+        "sample_id",
+        "model",
+        "outcome",
+        "output",
+        "tool_names",
+        "finish_reason",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "score",
+    ]
+    found = []
+    for dialect in ("openai", "native"):
+        for stream in ("true", "false"):
+            overrides = [f"providers.simulator.options.dialect={dialect}", "providers.simulator.options.limits=false", f"stream={stream}"]
+            done = await run(load_config(CONFIGS / f"{name}.yaml", overrides, limit=10), tmp_path / f"{dialect}-{stream}")
+            rows = done.results()
+            rows["score"] = rows.filter(regex="^score_[^_]+$|^score_tool_calls$").mean(axis=1)
+            rows["called"] = rows["tool_calls"].fillna("").str.replace(r'"id":"[^"]*"', "", regex=True)
+            found.append(rows[columns].sort_values(columns[:3]).reset_index(drop=True))
+    assert set(found[0]["outcome"]) == {"ok"}
+    assert all(other.equals(found[0]) for other in found[1:])

@@ -47,8 +47,7 @@ class ChatClient:
             request = replace(request, messages=await self._uploads.placed(request))
         stream, dialect = request.cell.stream, self._dialect_of(request.cell.model)
         # media are read, checked and encoded beside the event loop
-        body = await asyncio.to_thread(dialect.body, request) if request.media else dialect.body(request)
-        content = msgspec.json.encode(body)
+        body, content = await asyncio.to_thread(_encoded, dialect, request) if request.media else _encoded(dialect, request)
         answer = Answer(self._clock.now_ns(), stream=stream)
         url, headers = dialect.url(self._endpoint, request), dialect.headers(stream=stream)
         try:
@@ -87,6 +86,11 @@ def check_options(account: Account, known: Mapping[str, tuple[object, ...]]) -> 
             raise PluginError(f"provider {account.name}: kind {account.kind} has no option {name!r} (known: {', '.join(known)})")
         if value not in known[name]:
             raise PluginError(f"provider {account.name}: option {name} is one of {known[name]}, not {value!r}")
+
+
+def _encoded(dialect: Dialect, request: Request) -> tuple[dict[str, Any], bytes]:
+    body = dialect.body(request)
+    return body, msgspec.json.encode(body)
 
 
 async def _stream(reply: Reply, reader: Reader[Any]) -> None:

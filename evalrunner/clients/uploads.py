@@ -6,6 +6,7 @@ Always through the compatible mode, which is the one documented way in; a model 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from evalrunner.clients.endpoint import Endpoint
 from evalrunner.clients.failures import from_exception, refusal
 from evalrunner.clients.media import read
-from evalrunner.clients.transport import place, proxy_for
+from evalrunner.clients.transport import place, proxy_for, refuse_redirect
 from evalrunner.errors import BadOutputError
 from evalrunner.records import Message, Request
 
@@ -73,6 +74,7 @@ class Uploads:
             reply = await client.post(url, headers=self._endpoint.account_headers, data={"purpose": "file-extract"}, files={"file": (name, content)})
         except (httpx.HTTPError, OSError) as error:
             raise from_exception(error, host=place(url), phase="send") from None
+        refuse_redirect(url, reply.status_code, reply.headers.get("location"))
         if not reply.is_success:
             raise refusal(reply.status_code, reply.headers, reply.content, dashscope=self._endpoint.dashscope, now_s=self._endpoint.now_s())
         try:
@@ -81,7 +83,7 @@ class Uploads:
             raise BadOutputError(f"{place(url)}: the upload's answer cannot be read: {error}", raw=reply.content) from None
 
     def _open(self, url: str) -> httpx.AsyncClient:
-        self._client = httpx.AsyncClient(trust_env=False, proxy=proxy_for(url), timeout=self._endpoint.timeouts.total)
+        self._client = httpx.AsyncClient(trust_env=False, verify=ssl.create_default_context(), proxy=proxy_for(url), timeout=self._endpoint.timeouts.total)
         return self._client
 
 

@@ -64,16 +64,20 @@ class Takers:
     """The models a prompt set is sent to, and what their prompts may hold."""
 
     def __init__(self, settings: Settings) -> None:
-        self._facts = {asked.name: asked.facts for asked in _models(settings) if asked.facts is not None}
+        asked = list(_models(settings))
+        self._facts = {one.name: one.facts for one in asked if one.facts is not None}
+        readers = {one.index for one in asked if one.name.startswith("qwen-long")}
+        self._without_files = dict.fromkeys(model.id for index, model in enumerate(settings.models) if index not in readers)
         self._least = min((limit for facts in self._facts.values() if (limit := _longest(facts))), default=None)
 
     def unsuited(self, messages: Sequence[Message], media: MediaFolder) -> Iterator[str]:
         """Why a model cannot take these messages: a kind of media, or their length."""
         parts = list(parts_of(messages))
-        for name, facts in self._facts.items() if parts else ():
-            for kind in dict.fromkeys(kind for part in parts for kind in ("image", "audio", "file") if kind in part):
-                if kind not in (facts.inputs | {"file"} if name.startswith("qwen-long") else facts.inputs):
-                    yield f"{name} takes no {'files (hint: qwen-long does)' if kind == 'file' else 'images' if kind == 'image' else 'audio'}"
+        if any("file" in part for part in parts):
+            yield from (f"{name} takes no files (hint: qwen-long does)" for name in self._without_files)
+        for kind, called in (("image", "images"), ("audio", "audio")):
+            if any(kind in part for part in parts):
+                yield from (f"{name} takes no {called}" for name, facts in self._facts.items() if kind not in facts.inputs)
         if self._least is None or (not parts and _bytes(messages) < self._least):
             return
         for name, facts in self._facts.items():
