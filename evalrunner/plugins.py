@@ -31,6 +31,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "simulator": "evalrunner.clients.openai:openai_client",
     },
     "scorers": {
+        "code": "evalrunner.scorers.code:code",
+        "combine": "evalrunner.scorers.combine:combine",
+        "cost": "evalrunner.scorers.service:cost",
+        "embedding": "evalrunner.scorers.embedding:embedding",
         "exact": "evalrunner.scorers.text:exact",
         "includes": "evalrunner.scorers.text:includes",
         "regex": "evalrunner.scorers.text:regex",
@@ -41,6 +45,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "chrf": "evalrunner.scorers.overlap:chrf",
         "similarity": "evalrunner.scorers.overlap:similarity",
         "instructions": "evalrunner.scorers.instructions:instructions",
+        "latency": "evalrunner.scorers.service:latency",
         "numeric": "evalrunner.scorers.structured:numeric",
         "json": "evalrunner.scorers.structured:json_",
         "tool_calls": "evalrunner.scorers.tool_calls:tool_calls",

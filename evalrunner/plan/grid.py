@@ -20,6 +20,7 @@ from evalrunner.errors import ConfigError, RunError
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, PromptSetBlock, RetryBlock
+from evalrunner.plan.config_values import REFERENCE
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
 from evalrunner.plan.gates import cell_keys, gates_of
 from evalrunner.plan.media import KINDS, MediaFolder
@@ -147,6 +148,7 @@ class Plan:
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: keys and headers that came out of the environment."""
         names = {name for written in self._providers.values() for name in written.secret_references()}
+        names |= {name for block in self.config.settings.prompt_sets for scorer in block.scorers for name in REFERENCE.findall(str(scorer.options))}
         return sorted({value for name in names if (value := self.config.environ.get(name))})
 
     def requests(self, model: Model) -> Iterator[Request]:

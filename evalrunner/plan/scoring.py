@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from evalrunner.errors import PluginError
 from evalrunner.plan.sandbox import nearest
-from evalrunner.plugins import Scorer, bind, find
+from evalrunner.plugins import Scorer, bind, find, inner_scorers
+from evalrunner.scorers.combine import inner_scorer
 
 
 def build_scorer(kind: str, options: Mapping[str, Any]) -> Scorer:
@@ -26,6 +27,8 @@ def check_scorer(kind: str, options: Mapping[str, Any]) -> None:
     """Build it once to see whether it can be built. Raises ValueError, or a pydantic error whose `path` leads to the option."""
     try:
         _check_names(kind, options)
+        for index, written in enumerate(inner_scorers(kind, options) or ()):
+            _check_inner(kind, index, written)
         build_scorer(kind, options)
     except PluginError as error:
         raise ValueError(str(error)) from None
@@ -35,8 +38,23 @@ def check_scorer(kind: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{kind}: {error}") from error
 
 
+def _check_inner(kind: str, index: int, written: Any) -> None:
+    place = [kind, "scorers", index]
+    try:
+        check_scorer(*inner_scorer(written))
+    except PydanticCustomError as error:
+        context = error.context or {}
+        raise PydanticCustomError(error.type, error.message_template, {**context, "path": [*place, *context["path"]]}) from None
+    except ValueError as error:
+        raise PydanticCustomError("unfit_option", "{what}", {"path": place, "what": str(error)}) from None
+
+
 def _check_names(kind: str, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(find("scorers", kind)).parameters
+    factory = find("scorers", kind)
+    try:
+        parameters = inspect.signature(factory, eval_str=True).parameters
+    except NameError:  # annotations of a plug-in that exist for its type checker only
+        parameters = inspect.signature(factory).parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     known = [*parameters, "name"]
@@ -46,7 +64,7 @@ def _check_names(kind: str, options: Mapping[str, Any]) -> None:
             raise PydanticCustomError("unknown_option", "unknown option{hint}", {"path": [kind, option], "hint": hint})
     for option, value in options.items():
         annotation = parameters[option].annotation
-        if annotation is not inspect.Parameter.empty:
+        if annotation is not inspect.Parameter.empty and not isinstance(annotation, str):
             _check_type(kind, option, value, annotation)
 
 

@@ -20,6 +20,7 @@ from evalrunner.simulator import native_dialect, openai_dialect, validators
 from evalrunner.simulator.answering import Answering
 from evalrunner.simulator.calls import Call, Refusal
 from evalrunner.simulator.context_cache import ContextCache
+from evalrunner.simulator.embeddings import embeddings
 from evalrunner.simulator.engine import Engine
 from evalrunner.simulator.faults import Fault, Script, Subject
 from evalrunner.simulator.files import FileRoom
@@ -75,6 +76,7 @@ class Simulator:
         app.router.add_get(f"{COMPATIBLE}/models", self._with_key(self._models))
         app.router.add_get(f"{COMPATIBLE}/models/{{id}}", self._with_key(self._model))
         app.router.add_post(f"{NATIVE}/tokenizer", self._with_key(self._tokenizer, native_dialect))
+        app.router.add_post(f"{COMPATIBLE}/embeddings", self._with_key(self._embeddings))
         for method, path, handler in self.files.routes():
             app.router.add_route(method, f"{COMPATIBLE}{path}", self._with_key(handler))
         app.router.add_get("/simulator/stats", self._stats)
@@ -191,6 +193,10 @@ class Simulator:
         messages = native_dialect.messages_of(body)
         validators.check_schema({}, messages)
         return _json({"output": {}, "usage": {"input_tokens": count_messages(messages, body["model"])}, "request_id": self.engine.new_id()})
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        body, _ = _decoded(await request.read())
+        return _json(embeddings(body))
 
     async def _stats(self, _: web.Request) -> web.Response:
         return _json({"statuses": {str(status): count for status, count in self._statuses.items()}, "right": self.engine.right, "wrong": self.engine.wrong})

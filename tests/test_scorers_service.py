@@ -1,0 +1,183 @@
+"""Scorers beside the text ones: latency, cost, embedding similarity, and several as one."""
+
+import pytest
+from scripted_server import answer, scripted
+from simulated import simulated
+
+from evalrunner.errors import ConfigError, PluginError, ScorerError
+from evalrunner.plan.config import load_config
+from evalrunner.records import Cell, Completion, Model, Price, PriceTier, Request, Sample, Timing, Usage
+from evalrunner.scorers.combine import combine
+from evalrunner.scorers.embedding import embedding
+from evalrunner.scorers.service import cost, latency
+
+PRICE = Price(currency="CNY", tiers=(PriceTier(input=2.0, output=6.0),))
+STREAMED = Timing(started_ns=0, first_output_ns=300_000_000, last_output_ns=900_000_000, ended_ns=950_000_000)
+
+
+def request(target=None, price=PRICE, **data):
+    cell = Cell(prompt_set="s", prompt="p", model=Model(name="m", id="m", provider="x", price=price), params={}, stream=False)
+    return Request(key="k", cell=cell, sample=Sample(id="1", data=data, hash="h"), trial=0, messages=[], target=target)
+
+
+def completion(output="x", timing=STREAMED, **more):
+    return Completion(output=output, finish_reason="stop", timing=timing, **more)
+
+
+@pytest.mark.parametrize(
+    ("options", "value"), [({"max_ms": 900}, 1), ({"max_ms": 899}, 0), ({"max_ms": 300, "metric": "ttft_ms"}, 1), ({"max_ms": 299, "metric": "ttft_ms"}, 0)]
+)
+def test_latency_is_service_time_against_a_limit(options, value):
+    """latency: at most so many milliseconds, whole or to the first token; the reason tells the figure."""
+    got = latency(**options)(request(), completion())
+    assert got.value == value
+    assert bool(got.why) == (not value)
+
+
+def test_an_undefined_latency_is_no_score():
+    """Time to first token does not exist without a stream: null, not 0."""
+    with pytest.raises(ScorerError, match="ttft_ms is undefined"):
+        latency(max_ms=1, metric="ttft_ms")(request(), completion(timing=Timing(started_ns=0, ended_ns=1)))
+
+
+@pytest.mark.parametrize(("most", "value"), [(0.008, 1), (0.00799, 0)])
+def test_cost_is_usage_times_price_against_a_limit(most, value):
+    """cost: 1000 tokens in and 1000 out at 2 and 6 per million are 0.008."""
+    got = cost(max=most, currency="CNY")(request(), completion(usage=Usage(prompt_tokens=1000, completion_tokens=1000)))
+    assert got.value == value
+    assert bool(got.why) == (not value)
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "currency", "why"),
+    [(None, Usage(prompt_tokens=1, completion_tokens=1), None, "no price"), (PRICE, None, None, "unknown"), (PRICE, Usage(), "USD", "in CNY, not USD")],
+)
+def test_an_unknown_cost_is_no_score(price, usage, currency, why):
+    """Without a price, usage, or in another currency, nobody can say: null with the reason."""
+    with pytest.raises(ScorerError, match=why):
+        cost(max=1, currency=currency)(request(price=price), completion(usage=usage))
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({}, 0.5),
+        ({"weights": [1, 3]}, 0.75),
+        ({"how": "min"}, 0),
+        ({"how": "max"}, 1),
+    ],
+)
+async def test_several_scorers_are_one_score(options, value):
+    """combine: the weighted mean, the least or the greatest, with every part's own reason."""
+    got = await combine(scorers=["exact", {"numeric": {"tolerance": 1}}], **options)(request("18"), completion("It is 18."))
+    assert got.value == value
+    assert got.why == "exact 0 (expected '18'); numeric 1"
+
+
+async def test_where_a_part_has_no_score_the_whole_has_none():
+    """A missing part is missing data, never a 0; the reason names it."""
+    scorer = combine(scorers=["includes", {"cost": {"max": 1}}])
+    with pytest.raises(ScorerError, match=r"^cost: the model has no price$"):
+        await scorer(request("x", price=None), completion("x", usage=Usage(prompt_tokens=1, completion_tokens=1)))
+
+
+async def test_parts_may_wait_themselves():
+    """A part that is asynchronous, another combination for one, counts like any other."""
+    scorer = combine(scorers=[{"combine": {"scorers": ["exact", "includes"], "how": "max"}}, "exact"], how="min")
+    assert (await scorer(request("x"), completion("x"))).value == 1
+
+
+CONFIG = """name: c
+models: [m]
+prompt_sets:
+  - name: s
+    samples: [{q: 1}]
+    prompts: {p: "{{ q }}"}
+    target: "{{ q }}"
+    scorers:
+      - exact
+      - combine:
+          scorers:
+            - exact
+            - %s
+          %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("inner", "more", "told"),
+    [
+        (
+            "numeric: {tolerence: 1}",
+            "how: min",
+            ":13:25: prompt_sets[0].scorers[1].combine.scorers[1].numeric.tolerence: unknown option (hint: did you mean 'tolerance'?)",
+        ),
+        ("numeric: {tolerance: much}", "how: min", "scorers[1].numeric.tolerance: input should be a valid number"),
+        ("regex: {pattern: '('}", "how: min", "combine.scorers[1]"),
+        ("exakt", "how: min", "did you mean 'exact'"),
+        ("includes", "weights: [1]", "should be 2 numbers"),
+        ("includes", "{how: max, weights: [1, 1]}", "have no meaning for how: max"),
+        ("includes", "how: median", "should be"),
+        ("latency: {max_ms: 0}", "how: min", "greater than 0"),
+        ("embedding: {model: e, base_url: 'https://x.test/v1', api_key: sk-1234}", "how: min", "must be a reference"),
+        ("embedding: {model: e, base_url: 'https://x.test/v1', api_key: '${NOT_SET_ANYWHERE}'}", "how: min", "NOT_SET_ANYWHERE is not set"),
+        ("embedding: {model: e, base_url: x.test}", "how: min", "must begin with http"),
+    ],
+)
+def test_options_of_parts_are_checked_at_their_place(tmp_path, inner, more, told):
+    """A wrong option of a scorer inside a combination is told at its own line and key before anything is sent, and a key is never repeated."""
+    text = CONFIG % (inner, more)
+    if more.startswith("{"):
+        text = text.replace("          {how: max, weights: [1, 1]}", "          how: max\n          weights: [1, 1]")
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load_config(tmp_path / "c.yaml")
+    [problem] = refused.value.problems
+    assert told in problem
+    assert "sk-1234" not in problem
+
+
+def test_a_combination_of_nothing_or_of_unknown_parts_is_refused():
+    """From Python, too, mistakes come when the scorer is made."""
+    with pytest.raises(ValueError, match="is empty"):
+        combine(scorers=[])
+    with pytest.raises(PluginError, match="did you mean"):
+        combine(scorers=["exat"])
+
+
+async def test_embedding_is_the_cosine_at_any_openai_compatible_endpoint(monkeypatch):
+    """embedding: 1 for the same words, less for fewer shared ones, 0 for none; with a threshold 1 or 0, and the figure as the reason."""
+    monkeypatch.setenv("EMBEDDING_KEY", "sk-test")
+    async with simulated() as there:
+        where = {"model": "text-embedding-v4", "base_url": f"{there.base}/compatible-mode/v1", "api_key": "${EMBEDDING_KEY}"}
+        scorer = embedding(**where)
+        values = [(await scorer(request("the red house"), completion(text))).value for text in ("The red house!", "the red car", "quick brown fox", "")]
+        assert values == pytest.approx([1, 2 / 3, 0, 0], abs=1e-6)
+        got = await embedding(**where, threshold=0.6)(request("the red house"), completion("the red car"))
+        assert (got.value, got.why) == (1, "similarity 0.667")
+        assert (await embedding(**where, accept="also")(request("x", also=["红色的房子"]), completion("红色的房子"))).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (answer({"error": {"message": "Incorrect API key provided: sk-very-secret"}}, 401), "HTTP 401: .*provided: …"),
+        (answer("not JSON"), "one vector for each text"),
+        (answer({"data": [{"index": 0, "embedding": [1.0]}]}), "one vector for each text"),
+        (answer({"data": [{"index": 0, "embedding": [1, 0]}, {"index": 1, "embedding": [1]}]}), "one vector for each text"),
+        (answer({"data": [{"index": 0, "embedding": [0, 0]}, {"index": 1, "embedding": [1, 0]}]}), "all zeros"),
+    ],
+)
+async def test_an_embedding_that_fails_is_a_null_score_without_the_key(monkeypatch, reply, why):
+    """Whatever the endpoint does, the score is null with the reason, and the key is not in it."""
+    monkeypatch.setenv("EMBEDDING_KEY", "sk-very-secret")
+    async with scripted(reply) as server:
+        with pytest.raises(ScorerError, match=why) as failed:
+            await embedding(model="e", base_url=server.url, api_key="${EMBEDDING_KEY}")(request("a"), completion("b"))
+    assert "sk-very-secret" not in str(failed.value)
+
+
+async def test_an_endpoint_that_is_not_there_is_a_null_score():
+    """No connection, no score."""
+    with pytest.raises(ScorerError, match="no embedding: ConnectError"):
+        await embedding(model="e", base_url="http://127.0.0.1:1/v1")(request("a"), completion("b"))
