@@ -64,7 +64,7 @@ async def test_pictures_and_tools_too(tmp_path, name):
         "model",
         "outcome",
         "output",
-        "tool_names",
+        "called",
         "finish_reason",
         "prompt_tokens",
         "completion_tokens",
