@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,8 +14,11 @@ import msgspec
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from evalrunner.analysis.compare import Comparison
+from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.tables import Notice, Summary
 from evalrunner.report import charts, quantities, sections
+from evalrunner.report.flips import card, for_viewer, said, tone
 from evalrunner.report.samples import SampleRows, pack
 from evalrunner.report.words import LANGUAGES, WORDS, both, word
 
@@ -24,13 +27,16 @@ __all__ = ["SampleRows", "render"]
 _HERE = resources.files("evalrunner.report")
 
 
-def render(summary: Summary, rows: SampleRows, *, lang: str = "en") -> str:
-    """The report as one page of HTML, in English and Chinese; `lang` is the one it opens in. Pure: writing it is the caller's."""
+def render(summary: Summary, rows: SampleRows, *, lang: str = "en", comparison: Comparison | None = None, flips: Sequence[FlippedSample] = ()) -> str:
+    """The report as one page of HTML, in English and Chinese; `lang` is the one it opens in. Pure: writing it is the caller's.
+
+    `comparison`: this run against a baseline · `flips`: the texts of its flips; without them the page has their counts.
+    """
     if lang not in LANGUAGES:
         raise ValueError(f"lang is {lang!r}; known: {', '.join(LANGUAGES)}")
     style, script = _asset("report.css"), _asset("report.js")
     packed = pack(rows, summary.cells, summary.scorers)
-    shown = sections.build(summary)
+    shown = sections.build(summary, comparison, flips)
     return (
         _environment(lang)
         .get_template("page.html.j2")
@@ -61,13 +67,18 @@ def in_script(value: Any) -> Markup:
 def _environment(lang: str) -> Environment:
     """Compiled once: the templates take longer to compile than to fill in."""
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_template))
-    numbers: dict[str, Callable[..., Any]] = {name: getattr(quantities, name) for name in ("share", "span", "digits", "count", "duration", "money")}
+    numbers: dict[str, Callable[..., Any]] = {
+        name: getattr(quantities, name) for name in ("share", "span", "points", "points_span", "change", "chance", "digits", "count", "duration", "money")
+    }
     env.globals.update(
         numbers,
         t=both,
         word=lambda key: word(key, lang),
         chart=charts,
         notice=_notice,
+        against_card=card,
+        said=said,
+        tone=tone,
         outcome=lambda name: both(f"o_{name}") if f"o_{name}" in WORDS else escape(name),
         token_bar=lambda cell: charts.stack(sections.token_parts(cell)),
         outcome_bar=lambda model: charts.stack(sections.outcome_parts(model)),
@@ -101,6 +112,7 @@ def _facts(summary: Summary, lang: str, shown: sections.Sections) -> dict[str, A
         "words": {one: {key: texts[k] for key, texts in WORDS.items()} for k, one in enumerate(LANGUAGES)},
         "cells": [{**{name: getattr(view.cell, name) for name in kept}, "name": view.label, "colour": view.colour} for view in views],
         "scorers": {group.name: group.scorer for group in shown.groups},
+        "flips": for_viewer(shown.against),
         "shapes": [charts.SHAPES[k] for k in sorted(charts.SHAPES)],
         "trials": max((cell.trials for cell in summary.cells), default=1),
         "providers": {one["name"]: one["base_url"] for one in summary.run.plan.get("providers", []) if one.get("base_url") and one.get("kind") != "dashscope"},

@@ -24,6 +24,35 @@ def span(low: float | None, high: float | None) -> str | None:
     return f"{low * 100:.1f}–{high * 100:.1f}"
 
 
+def points(value: float | None) -> str | None:
+    """A difference of shares, in percentage points with its sign: +3.2, −0.5, 0.0."""
+    if value is None or not math.isfinite(value):
+        return None
+    text = f"{abs(value) * 100:.1f}"
+    return text if text == "0.0" else f"{'+' if value > 0 else '−'}{text}"
+
+
+def points_span(low: float | None, high: float | None) -> str | None:
+    """An interval of a difference of shares: −1.2 … +3.4."""
+    return f"{points(low)} … {points(high)}" if points(low) and points(high) else None
+
+
+def change(value: float | None, base: float | None) -> str | None:
+    """A difference as a share of what it is measured against: +12 %, −3.4 %."""
+    if value is None or not base or not math.isfinite(value / base):
+        return None
+    ratio = value / base * 100
+    text = f"{abs(ratio):,.0f}" if abs(ratio) >= 9.95 else f"{abs(ratio):.1f}"
+    return f"{text} %" if float(text.replace(",", "")) == 0 else f"{'+' if ratio > 0 else '−'}{text} %"
+
+
+def chance(p: float | None) -> str | None:
+    """A p value: 0.032, or < 0.001."""
+    if p is None:
+        return None
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def digits(value: float | None) -> str | None:
     """Three significant digits, thousands with a comma: 0.0421, 8.42, 842, 12,345."""
     if value is None or not math.isfinite(value):

@@ -209,6 +209,7 @@ def _index(table: pa.Table, cell: Ints, starts: Ints, block: Ints, scorers: Sequ
                 "outcome": outcomes.tolist(),
                 "text": pc.fill_null(pc.utf8_slice_codeunits(pc.cast(text, pa.string()), 0, PREFIX), "").to_pylist(),
                 "scores": {name: _numbers(table[f"score_{name}"], 4) for name in scorers},
+                "cost": _numbers(table["cost"], 9) if "cost" in table.column_names and table["cost"].null_count < table.num_rows else None,
             },
         }
     )

@@ -8,9 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from evalrunner.analysis.compare import Comparison
+from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.tables import CellSummary, Distribution, Estimate, ModelSummary, Slice, Summary
 from evalrunner.records import Outcome
 from evalrunner.report import charts
+from evalrunner.report.contrasts import FactorTable, Matrix, factor_table, matrix
+from evalrunner.report.flips import Against, against
 from evalrunner.report.groups import FIRST, LATENCIES, SECONDS_FROM_MS, Group, View, group_of
 from evalrunner.report.quantities import count, digits
 from evalrunner.report.words import both
@@ -73,6 +77,9 @@ class Sections:
     groups: list[Group]
     views: list[View]
     latency: list[LatencyPart]
+    against: list[Against]
+    matrices: list[Matrix]
+    factor_tables: list[FactorTable]
     slices: list[SliceTable]
     timeline: Timeline | None
     scale: float
@@ -83,15 +90,21 @@ class Sections:
     provenance: list[tuple[str, str | Markup | None]]
 
 
-def build(summary: Summary) -> Sections:
-    """Sections without data are left out; later ones (flips, pairs) slot in here and bring their own template."""
+def build(summary: Summary, comparison: Comparison | None = None, flips: Sequence[FlippedSample] = ()) -> Sections:
+    """Sections without data are left out."""
     groups = [group_of(name, [c for c in summary.cells if c.prompt_set == name], summary) for name in dict.fromkeys(c.prompt_set for c in summary.cells)]
     views = [view for group in groups for view in group.views]
-    slices = [table for group in groups for table in _slices(group, summary.slices)]
+    slices = [part for group in groups for part in _slices(group, summary.slices)]
     latency = _latency(groups)
+    compared = [found for group in groups if comparison and (found := against(group, comparison, flips))]
+    matrices = [one for group in groups if (one := matrix(group, summary))]
+    factor_tables = [table for group in groups if (table := factor_table(group, summary))]
     shown = {
         "verdict": bool(groups or summary.notices),
         "leaderboard": bool(groups),
+        "flips": bool(compared),
+        "pairs": bool(matrices),
+        "factors": bool(factor_tables),
         "tradeoffs": any(group.tradeoffs for group in groups),
         "latency": bool(latency),
         "tokens": bool(groups),
@@ -107,6 +120,9 @@ def build(summary: Summary) -> Sections:
         groups=groups,
         views=views,
         latency=latency,
+        against=compared,
+        matrices=matrices,
+        factor_tables=factor_tables,
         slices=slices,
         timeline=_timeline(summary),
         scale=1000 if max(tails, default=0) >= SECONDS_FROM_MS else 1,

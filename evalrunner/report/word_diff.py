@@ -30,8 +30,7 @@ def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
     head = _common(a, b)
     tail = _common(a[head:][::-1], b[head:][::-1])
     inner = [side[head : len(side) - tail] for side in (a, b)]
-    matcher = SequenceMatcher(None, inner[0][:MOST], inner[1][:MOST], autojunk=False)
-    blocks = _blocks(matcher)
+    blocks = _blocks(inner[0][:MOST], inner[1][:MOST])
     found = []
     for side, tokens, whole in ((0, inner[0], a), (1, inner[1], b)):
         pieces = [Piece("cut", "…")] if head > CONTEXT else []
@@ -55,9 +54,10 @@ def _common(a: list[str], b: list[str]) -> int:
     return next((k for k, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
-def _blocks(matcher: SequenceMatcher[str]) -> list[tuple[int, int, int]]:
+def _blocks(a: list[str], b: list[str]) -> list[tuple[int, int, int]]:
     """What both have in common: (place in the first, place in the second, tokens); a lone space between two changes is no common ground."""
-    blocks = [(i, j, n) for i, j, n in matcher.get_matching_blocks() if "".join(matcher.a[i : i + n]).strip()]
-    shared = sum(not token.isspace() for i, _, n in blocks for token in matcher.a[i : i + n])
-    whole = sum(not token.isspace() for side in (matcher.a, matcher.b) for token in side)
+    matching = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
+    blocks = [(i, j, n) for i, j, n in matching if "".join(a[i : i + n]).strip()]
+    shared = sum(not token.isspace() for i, _, n in blocks for token in a[i : i + n])
+    whole = sum(not token.isspace() for token in (*a, *b))
     return blocks if 2 * shared >= UNLIKE * whole else []

@@ -96,11 +96,13 @@
   const MARKS = { right: "✓", wrong: "✕", partial: "◐", unanswered: "–", unscored: "·" };
   const ROW = 64;
   const MOST_MARKS = 14;
+  const LONG_WHY = 400;
   const list = byId("list");
   const detail = byId("detail");
   const viewer = byId("viewer");
   const blocks = new Map();
   let index = null;
+  const flips = new Map();   // kind of flip -> the samples of that kind
   let words = [];      // what the search looks through, one lower-case text per sample
   let shown = [];      // numbers of the samples that pass the filters
   let chosen = -1;     // number of the sample that is open
@@ -137,23 +139,45 @@
     return [...cells].map(([cell, entry]) => [cell, verdict(entry.scores, entry.answered)]);
   }
 
+  /** Whether the sample was lost, gained or neither against the baseline; with several configurations it may be both. */
+  function flipped(sample) {
+    const kinds = facts.flips[index.sets[index.samples.set[sample]]] ?? {};
+    return Object.keys(kinds).filter((kind) => flips.get(kind)?.has(`${index.samples.set[sample]}/${index.samples.id[sample]}`));
+  }
+
+  /** Whether one of two cells has the sample right and the other wrong, on average over the trials. */
+  function disagree(sample, pair) {
+    const scores = scoresOf(sample);
+    const right = pair.map((cell) => {
+      const mine = [];
+      for (let k = span(sample)[0]; k < span(sample)[1]; k++) if (index.records.cell[k] === cell && known(scores[k])) mine.push(scores[k]);
+      return mine.length ? mine.reduce((a, b) => a + b, 0) / mine.length >= 0.5 : null;
+    });
+    return right[0] !== null && right[1] !== null && right[0] !== right[1];
+  }
+
   function passes(sample) {
     const { samples, records } = index;
     if (state.set && index.sets[samples.set[sample]] !== state.set) return false;
     for (const [tag, values] of Object.entries(samples.tags)) if (state[`tag.${tag}`] && values[sample] !== state[`tag.${tag}`]) return false;
+    if (state.flip && !flipped(sample).some((kind) => state.flip === "either" || state.flip === kind)) return false;
+    if (state.pair && !disagree(sample, state.pair.split(",").map(Number))) return false;
     const scores = scoresOf(sample);
+    const above = state.above && records.cost ? Number(state.above) : null;
+    let dear = above === null;
     let cell = !state.cell, outcome = !state.outcome, result = !state.result, good = false, bad = false;
     for (let k = span(sample)[0]; k < span(sample)[1]; k++) {
       if (scores[k] >= 0.5) good = true;
       else if (scores[k] !== null && scores[k] !== undefined) bad = true;
       if (state.cell && String(records.cell[k]) !== state.cell) continue;
       cell = true;
+      if (above !== null && records.cost[k] > above) dear = true;
       const ended = index.outcomes[records.outcome[k]];
       if (ended === state.outcome || (state.outcome === "unanswered" && !ANSWERED.has(ended))) outcome = true;
       const right = scores[k] >= 0.5;
       if (scores[k] !== null && scores[k] !== undefined && (state.result === "right") === right) result = true;
     }
-    return cell && outcome && result && (!state.disagree || (good && bad)) && (!state.q || words[sample].includes(state.q.toLowerCase()));
+    return cell && outcome && result && dear && (!state.disagree || (good && bad)) && (!state.q || words[sample].includes(state.q.toLowerCase()));
   }
 
   function marks(sample) {
@@ -238,6 +262,8 @@
       record.messages = block.texts[record.messages] ?? null;
       records.push(record);
     }
+    const pair = state.pair?.split(",").map(Number) ?? [];
+    records.sort((a, b) => pair.includes(facts.cells.indexOf(b.cell)) - pair.includes(facts.cells.indexOf(a.cell)));
     detail.replaceChildren(...page(sample, records));
     detail.scrollTop = 0;
   }
@@ -266,14 +292,31 @@
     let messages = null;
     try { messages = JSON.parse(text); } catch { /* cut, or not JSON: shown as it is */ }
     if (!Array.isArray(messages)) return text ? [el("div", { className: "turn text" }, text)] : [];
-    return messages.map((message) => el("div", { className: "turn" }, el("div", { className: "who" }, String(message?.role ?? "")), el("div", { className: "text" }, content(message))));
+    const names = new Map(messages.flatMap((message) => (Array.isArray(message?.tool_calls) ? message.tool_calls.map((call) => [call?.id, (call?.function ?? call)?.name]) : [])));
+    return messages.map((message) => {
+      const text = content(message);
+      const called = message?.role === "tool" && (message.name ?? names.get(message.tool_call_id));
+      const who = called ? T("tool_result", { name: called }) : String(message?.role ?? "");
+      return el("div", { className: "turn" }, el("div", { className: "who" }, who), text ? el("div", { className: "text" }, text) : null, ...calls(message?.tool_calls));
+    });
   }
 
   function content(message) {
     const parts = Array.isArray(message?.content) ? message.content : [message?.content];
-    const texts = parts.map((part) => (typeof part === "string" ? part : typeof part?.text === "string" ? part.text : part ? JSON.stringify(part) : ""));
-    if (message?.tool_calls) texts.push(JSON.stringify(message.tool_calls, null, 2));
-    return texts.join("\n");
+    return parts.map((part) => (typeof part === "string" ? part : typeof part?.text === "string" ? part.text : part ? JSON.stringify(part) : "")).join("\n");
+  }
+
+  /** Tool calls as a reader of code would write them: name(argument: value). Both the API's form and the stored one. */
+  function calls(value) {
+    const found = typeof value === "string" ? parsed(value) : value;
+    if (!Array.isArray(found)) return value ? [el("pre", {}, pretty(String(value)))] : [];
+    return found.map((call) => {
+      const { name, arguments: given } = call?.function ?? call ?? {};
+      const filled = typeof given === "string" ? parsed(given) : given;
+      const pairs = filled && typeof filled === "object" && !Array.isArray(filled)
+        ? Object.entries(filled).map(([key, one]) => `${key}: ${JSON.stringify(one)}`).join(", ") : String(given ?? "");
+      return el("div", { className: "call" }, el("b", {}, String(name ?? "?")), `(${pairs})`);
+    });
   }
 
   const digits = (value) => (Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3))));
@@ -294,15 +337,22 @@
     }
     head.append(scores);
     box.append(head);
+    if (record.conversation) box.append(...conversation(record.conversation));
     if (record.reasoning) box.append(el("details", {}, el("summary", {}, T("reasoning")), el("div", { className: "text turn" }, record.reasoning)));
     if (known(record.output)) box.append(el("div", { className: "text" }, record.output === "" ? T("no_text") : record.output));
     else if (!record.tool_calls) box.append(el("div", { className: "text failure" }, `${T("no_answer")}: ${[record.http_status, record.error_code, record.error_message].filter(known).join(" · ")}`));
-    if (record.tool_calls) box.append(el("details", { open: true }, el("summary", {}, T("tool_calls")), el("pre", {}, pretty(record.tool_calls))));
-    for (const scorer of index.scorers) if (record[`score_${scorer}_why`]) box.append(el("p", { className: "why" }, `${scorer}: ${record[`score_${scorer}_why`]}`));
+    if (record.tool_calls) box.append(el("div", { className: "who" }, T("tool_calls")), ...calls(record.tool_calls));
+    for (const scorer of index.scorers) if (record[`score_${scorer}_why`]) box.append(why(scorer, record[`score_${scorer}_why`]));
     box.append(numbers(record));
     if (record.attempt_rows?.length) box.append(attempts(record.attempt_rows));
     box.append(buttons(record));
     return box;
+  }
+
+  /** A scorer's reason; a judge's whole text is folded. */
+  function why(scorer, text) {
+    if (text.length <= LONG_WHY) return el("p", { className: "why text" }, `${scorer}: ${text}`);
+    return el("details", { className: "why" }, el("summary", {}, T("more_why", { scorer })), el("div", { className: "text" }, text));
   }
 
   function pretty(text) {
@@ -385,6 +435,7 @@
     if (index.scorers.length) all.push(["result", [["", T("any_result")], ["right", T("any_right")], ["wrong", T("any_wrong")]]]);
     if (index.scorers.length > 1) all.push(["by", [["", T("by_first")], ...index.scorers.map((scorer) => [scorer, T("score_by", { scorer })])]]);
     if (index.sets.length > 1) all.push(["set", [["", T("any_set")], ...index.sets.map((set) => [set, set])]]);
+    if (Object.keys(facts.flips).length) all.push(["flip", [["", T("any_flip")], ["either", T("flip_either")], ["lost", T("flip_lost")], ["gained", T("flip_gained")]]]);
     for (const [tag, values] of Object.entries(samples.tags)) {
       const distinct = [...new Set(values)].filter(known).sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
       if (distinct.length > 1 && distinct.length <= 60) all.push([`tag.${tag}`, [["", T("any_tag", { tag })], ...distinct.map((value) => [value, value])]]);
@@ -399,8 +450,28 @@
       select.addEventListener("change", () => set(name, select.value));
       return select;
     }));
+    if (state.pair) byId("selects").append(pairChip(state.pair.split(",")));
+    byId("above-label").hidden = !index.records.cost;
+    byId("above").value = state.above ?? "";
     byId("q").value = state.q ?? "";
     byId("disagree").checked = Boolean(state.disagree);
+  }
+
+  /** The pair that the list is narrowed to, as a button that takes it away. */
+  function pairChip(pair) {
+    const [a, b] = pair.map((cell) => facts.cells[cell]?.name ?? "?");
+    const chip = el("button", { type: "button", className: "chip", title: T("remove") }, T("pair_shown", { a, b }), el("span", { "aria-hidden": "true" }, " ✕"), el("span", { className: "hidden" }, ` ${T("remove")}`));
+    chip.addEventListener("click", () => { delete state.pair; remember(); restore(); });
+    return chip;
+  }
+
+  function showPair(pair) {
+    const prompt = facts.cells[Number(pair.split(",")[0])].prompt_set;
+    state = { pair, ...(index.sets.length > 1 ? { set: prompt } : {}) };
+    remember();
+    restore();
+    byId("samples").scrollIntoView();
+    list.focus({ preventScroll: true });
   }
 
   function set(name, value) {
@@ -490,6 +561,16 @@
     const { samples, records } = index;
     words = samples.id.map((id, k) => [id, samples.question[k], ...records.text.slice(samples.start[k], samples.start[k + 1])].join("\n").toLowerCase());
     byId("q").addEventListener("input", () => set("q", byId("q").value));
+    for (const [name, kinds] of Object.entries(facts.flips)) {
+      const number = index.sets.indexOf(name);
+      for (const [kind, ids] of Object.entries(kinds)) for (const id of ids) flips.set(kind, (flips.get(kind) ?? new Set()).add(`${number}/${id}`));
+    }
+    for (const holder of document.querySelectorAll("[data-duel]")) {
+      const button = el("button", { type: "button", "data-tip": holder.dataset.tip }, ...holder.childNodes);
+      button.addEventListener("click", () => showPair(holder.dataset.duel));
+      holder.replaceWith(button);
+    }
+    byId("above").addEventListener("input", () => set("above", byId("above").value));
     byId("disagree").addEventListener("change", () => set("disagree", byId("disagree").checked ? "1" : ""));
     byId("reset").addEventListener("click", () => { state = {}; remember(); restore(); });
     byId("ask").addEventListener("click", () => byId("help").showModal());

@@ -1,0 +1,177 @@
+"""The candidate against a baseline: the answer in a sentence, the counts, and the samples that changed with what changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from markupsafe import Markup
+
+from evalrunner.analysis.compare import CellName, Comparison, MetricDifference, PairedCells
+from evalrunner.analysis.compare import Flips as Counts
+from evalrunner.analysis.flips import FlippedSample
+from evalrunner.report import charts
+from evalrunner.report.groups import Group, View
+from evalrunner.report.quantities import count, points, points_span
+from evalrunner.report.verdicts import MOST_NAMES, Card
+from evalrunner.report.word_diff import Piece, word_diff
+from evalrunner.report.words import LANGUAGES, both, word
+
+MOST_SHOWN = {"lost": 30, "gained": 15}
+"""Flips of a prompt set whose texts stand in the page; the viewer's filter has all."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One pair of cells by one scorer."""
+
+    view: View | None
+    name: str
+    partner: str
+    scorer: str
+    result: MetricDifference
+    counts: Counts
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One sample that changed, its answers as pieces. `address` opens it in the viewer."""
+
+    sample: FlippedSample
+    name: str
+    address: str
+    pieces: tuple[list[Piece], list[Piece]]
+
+
+@dataclass(frozen=True)
+class Against:
+    """One prompt set against the baseline. `measured`: latency, tokens and cost, (name, metric, difference)."""
+
+    group: Group
+    baseline: str
+    contrasts: list[Contrast]
+    axis: charts.Axis
+    measured: list[tuple[str, MetricDifference]]
+    flips: dict[str, list[Flip]]
+    hidden: dict[str, int]
+
+
+def against(group: Group, comparison: Comparison, samples: Sequence[FlippedSample]) -> Against | None:
+    """None where the comparison has nothing of this prompt set."""
+    pairs = {at: pair for at, pair in enumerate(comparison.pairs) if pair.candidate.prompt_set == group.name}
+    views = {at: next((view for view in group.views if _same(view, pair.candidate)), None) for at, pair in pairs.items()}
+    names = {at: view.label if (view := views[at]) else _words(pair.candidate) for at, pair in pairs.items()}
+    contrasts = [
+        Contrast(views[at], names[at], _partner(pair), name.removeprefix("score_"), one, pair.flips[name], _left_out(pair) + one.left_out)
+        for at, pair in pairs.items()
+        for name, one in pair.metrics.items()
+        if name in pair.flips
+    ]
+    if not contrasts:
+        return None
+    edges = [edge * 100 for one in contrasts for edge in (one.result.low, one.result.high) if edge is not None]
+    first = [one for one in contrasts if one.scorer == group.scorer] or contrasts
+    mine = [one for one in samples if one.pair in pairs and one.metric == f"score_{first[0].scorer}"]
+    flips = {kind: [_flip(one, names[one.pair], group.name) for one in mine if one.kind == kind][:most] for kind, most in MOST_SHOWN.items()}
+    totals = {kind: sum(len(getattr(one.counts, kind)) for one in first) for kind in MOST_SHOWN}
+    return Against(
+        group=group,
+        baseline=comparison.baseline,
+        contrasts=contrasts,
+        axis=charts.linear_axis(min(0.0, *edges), max(0.0, *edges), count=4),
+        measured=[(names[at], one) for at, pair in pairs.items() for name, one in pair.metrics.items() if name not in pair.flips],
+        flips=flips,
+        hidden={kind: totals[kind] - len(flips[kind]) for kind in MOST_SHOWN},
+    )
+
+
+def card(found: Against) -> Card:
+    """The answer of the verdict strip, by the prompt set's first scorer."""
+    mine = [one for one in found.contrasts if one.scorer == found.group.scorer] or found.contrasts
+    title = both("v_baseline", baseline=found.baseline)
+    if len(mine) == 1:
+        one, r = mine[0], mine[0].result
+        figures = {
+            "change": points(r.difference) or "–", "span": points_span(r.low, r.high) or "–", "scorer": one.scorer, "n": count(r.n),
+            "lost": len(one.counts.lost), "gained": len(one.counts.gained),
+        }  # fmt: skip
+        evidence = both("v_change", **figures)
+        if r.samples_needed:
+            evidence += Markup(" ") + both("v_needed", n=count(r.samples_needed))
+        return Card(title, said(r), evidence)
+    by_state: dict[str, list[str]] = {}
+    for one in mine:
+        by_state.setdefault(_state(one.result), []).append(one.name)
+    states = [state for state in ("worse", "undecided", "even", "kept", "better") if state in by_state]
+    worst = states[0]
+    spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in states]
+    needed = [one.result.samples_needed for one in mine if one.result.samples_needed]
+    evidence = Markup(" ").join([*spoken, *([both("v_needed_most", n=count(max(needed)))] if needed else [])])
+    answer = both("b_count", state=_both_words(worst), n=len(by_state[worst]), all=len(mine))
+    return Card(title, answer, evidence)
+
+
+def said(result: MetricDifference) -> Markup:
+    """The verdict in words."""
+    return both(f"b_{_state(result)}")
+
+
+def tone(result: MetricDifference) -> str:
+    return {"worse": "worse", "better": "better"}.get(result.verdict, "")
+
+
+def for_viewer(found: Sequence[Against]) -> dict[str, dict[str, list[str]]]:
+    """By prompt set, which samples the first scorer says were lost and gained in any pair of cells."""
+    return {
+        one.group.name: {
+            kind: sorted({sample for c in one.contrasts if c.scorer == one.group.scorer for sample in getattr(c.counts, kind)}) for kind in MOST_SHOWN
+        }
+        for one in found
+    }
+
+
+def _state(result: MetricDifference) -> str:
+    """With a margin an interval across it is inconclusive; without one it only shows no difference."""
+    if result.verdict == "inconclusive":
+        return "undecided" if result.margin else "even"
+    return "kept" if result.verdict == "not worse" else result.verdict
+
+
+def _both_words(state: str) -> dict[str, str]:
+    return {lang: word(f"b_{state}", lang) for lang in LANGUAGES}
+
+
+def _listed(names: Sequence[str], *, shown: bool) -> str:
+    """What changed by name, what did not by number."""
+    if not shown:
+        return str(len(names))
+    return ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+
+
+def _same(view: View, cell: CellName) -> bool:
+    mine = view.cell
+    return (mine.prompt_set, mine.prompt, mine.model, mine.provider, mine.params, mine.stream) == (
+        *(cell.prompt_set, cell.prompt, cell.model, cell.provider, cell.params, cell.stream),
+    )
+
+
+def _words(cell: CellName) -> str:
+    return " · ".join([cell.model, cell.prompt, *(f"{name} {value}" for name, value in cell.params.items())])
+
+
+def _partner(pair: PairedCells) -> str:
+    """The baseline's cell, by what differs from the candidate's; nothing where only the run does."""
+    old, new = pair.baseline, pair.candidate
+    parts = [getattr(old, name) for name in ("prompt_set", "model", "prompt") if getattr(old, name) != getattr(new, name)]
+    return " · ".join([*parts, *(f"{name} {value}" for name, value in old.params.items() if new.params.get(name) != value)])
+
+
+def _left_out(pair: PairedCells) -> int:
+    return pair.only_baseline + pair.only_candidate + pair.changed
+
+
+def _flip(sample: FlippedSample, name: str, prompt_set: str) -> Flip:
+    pieces = word_diff(sample.baseline.output or "", sample.candidate.output or "")
+    return Flip(sample, name, f"#/{urlencode({'id': sample.sample_id, 'in': prompt_set})}", pieces)
