@@ -83,6 +83,13 @@ def compare_runs(baseline: str | os.PathLike[str], candidate: str | os.PathLike[
     return compare(old.side, new.side, options)
 
 
+def compare_with_flips(baseline: str | os.PathLike[str], candidate: str | os.PathLike[str]) -> tuple[Comparison, tuple[FlippedSample, ...]]:
+    """The same, with the texts of every flip."""
+    old, new = open_both(baseline, candidate)
+    comparison = compare(old.side, new.side)
+    return comparison, flipped_samples(comparison, old.results, new.results)
+
+
 def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Options | None = None) -> Decision:
     """Compare, and judge by `rules`; without any by the candidate's own gate; without that no score may be worse than its margin allows.
 

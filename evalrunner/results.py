@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
-from evalrunner.decisions import compare_runs
+from evalrunner.decisions import compare_runs, compare_with_flips
 from evalrunner.report.page import SampleRows, render
 from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
 
@@ -73,12 +73,17 @@ def compare(
     return compare_runs(baseline, candidate, Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed))
 
 
-def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en") -> Path:
-    """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes."""
+def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en", baseline: str | os.PathLike[str] | None = None) -> Path:
+    """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes.
+
+    `baseline`: a run, or cells of one, that this one is held against, sample by sample. Raises RunError, also for a baseline that does not fit.
+    """
     run = run if isinstance(run, Run) else open_run(run)
     target = Path(out) if out is not None else run.path / "report.html"
     results, attempts = read_results(run.path), read_attempts(run.path)
-    page = render(summarise(results, attempts, run.manifest), SampleRows(results, attempts), lang=lang)
+    comparison, flips = compare_with_flips(baseline, run) if baseline is not None else (None, ())
+    summary = summarise(results, attempts, run.manifest)
+    page = render(summary, SampleRows(results, attempts), lang=lang, comparison=comparison, flips=flips)
     hidden = target.with_name(f".{target.name}.new")
     hidden.write_text(page, encoding="utf-8")
     hidden.replace(target)  # nobody ever opens half a report

@@ -279,3 +279,13 @@ def test_at_most_twenty_public_names():
     """What a newcomer finds with tab stays small enough to read, and each name is there."""
     assert len(dir(er)) <= 20
     assert all(getattr(er, name) for name in dir(er))
+
+
+def test_a_report_shows_what_changed_against_a_baseline(runs, tmp_path, capsys):
+    """`report --baseline` puts the lost samples, what was answered before and now, into the page."""
+    page = tmp_path / "page.html"
+    assert main(["report", runs["worse"], "--out", str(page), "--baseline", runs["base"]]) == 0
+    with_baseline = page.read_text(encoding="utf-8")
+    assert main(["report", runs["worse"], "--out", str(page)]) == 0
+    assert len(with_baseline) > len(page.read_text(encoding="utf-8")) + 10_000
+    assert main(["report", runs["worse"], "--out", str(page), "--baseline", f"{runs['base']}[prompt=nope]"]) == 2
