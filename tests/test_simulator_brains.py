@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from simulated import CHAT, simulated
 
 from evalrunner.simulator.arithmetic import solve
-from evalrunner.simulator.brains import expected_calls, said, wrong_text, wrong_value
+from evalrunner.simulator.brains import Lookup, expected_calls, said, wrong_text, wrong_value
+from evalrunner.simulator.calls import Call
 from evalrunner.simulator.chance import Correlation, is_right
-from evalrunner.simulator.tool_caller import fill
+from evalrunner.simulator.tool_caller import ToolCaller, fill
 
 
 def evaluate(text):
@@ -176,6 +177,34 @@ def test_arguments_are_read_from_the_question():
     }
     filled = fill(schema, 'Area with base 10 and height 5.5 in inch for Rome, "red", 3')
     assert filled == {"base": 10, "height": 5.5, "unit": "inch", "city": "Rome", "tags": ["red"], "deep": {"n": 3}, "sure": True}
+
+
+def test_tool_calls_inside_lists_are_read():
+    """BFCL lists what is acceptable inside objects inside lists, too."""
+    answer = [{"find": {"where": [[{"field": ["age", "years"], "above": [25], "below": ["", 90]}]]}}]
+    assert expected_calls(answer) == [("find", {"where": [{"field": "age", "above": 25}]})]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**64))
+def test_a_wrong_call_is_none_of_the_acceptable_ones(number):
+    """What the data set takes instead is no mistake: each wrong call is wrong whatever is drawn."""
+    answer = [{"book": {"hotel": ["Hilton Hotel", "Hilton", "Hil"], "nights": [1, 2, 3, 0, 11], "city": ["Rome, Italy", "Rome,"]}}]
+    call = Call(
+        dialect="openai",
+        model="m",
+        facts=None,
+        messages=[{"role": "user", "content": "Book it"}],
+        params={"tools": [tool("book")]},
+        stream=False,
+        thinking=False,
+    )
+    solution = ToolCaller(Lookup([("Book it", answer)]), eager=True)(call)
+    assert solution.right == [("book", {"hotel": "Hilton Hotel", "nights": 1, "city": "Rome, Italy"})]
+    [(name, arguments)] = solution.wrong(number)
+    [accepted] = answer[0].values()
+    assert name == "book"
+    assert any(arguments[key] not in accepted[key] for key in accepted) or "unknown" in arguments
 
 
 def tool(name, description="", **properties):

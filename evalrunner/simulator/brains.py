@@ -132,11 +132,14 @@ def _optional(value: Any) -> bool:
 
 
 def _first(value: Any) -> Any:
-    """BFCL lists what is acceptable at every level."""
-    if isinstance(value, list) and value:
-        value = value[0]
-        return {name: _first(inner) for name, inner in value.items() if not _optional(inner)} if isinstance(value, Mapping) else value
-    return value
+    """BFCL lists what is acceptable at every level: for each argument, and for each field of an object."""
+    return _said(value[0]) if isinstance(value, list) and value else value
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _first(inner) for name, inner in value.items() if not _optional(inner)}
+    return [_said(inner) for inner in value] if isinstance(value, list) else value
 
 
 def wrong_text(right: str, prompt: str, draw: int, others: Sequence[str] = ()) -> str:

@@ -42,7 +42,8 @@ class ToolCaller:
         names = [tool["function"]["name"] for tool in call.tools]
         plain = {name.replace(".", "_"): name for name in names}  # the service refuses dots, so data sets with dots are asked without
         right = [(plain.get(name.replace(".", "_"), name), arguments) for name, arguments in calls]
-        return Solution(found[0] if found else prompt, right, lambda draw: _wrong(right, names, draw))
+        accepted = _accepted(found[1]) if found else {}
+        return Solution(found[0] if found else prompt, right, lambda draw: _wrong(right, names, accepted, draw))
 
     def _guess(self, call: Call, prompt: str) -> tuple[str, dict[str, Any]] | None:
         choice = call.params.get("tool_choice")
@@ -90,10 +91,23 @@ def _fill(schema: Mapping[str, Any], prompt: str, numbers: list[str], names: lis
     return names.pop(0) if names else prompt[:40]
 
 
-def _wrong(calls: Calls, names: list[str], draw: int) -> Calls:
-    """One argument is off; a call without arguments goes to another tool, or is not made as asked."""
+def _accepted(answer: Any) -> dict[str, set[str]]:
+    """What else a data set takes for each argument of its first call, where it lists several values."""
+    first = answer[0] if isinstance(answer, list) and answer else answer
+    [arguments] = first.values() if isinstance(first, Mapping) and len(first) == 1 else [{}]
+    return {name: {_plain(value) for value in values} for name, values in arguments.items() if isinstance(values, list)}
+
+
+def _plain(value: Any) -> str:
+    return "".join(filter(str.isalnum, str(value).lower()))
+
+
+def _wrong(calls: Calls, names: list[str], accepted: Mapping[str, set[str]], draw: int) -> Calls:
+    """One argument is off, and not what the data set takes instead; a call without arguments goes to another tool, or is not made as asked."""
     (name, arguments), *rest = calls
     others = [other for other in names if other != name]
     if arguments and (draw % 4 or not others):
-        return [(name, wrong_value(arguments, draw)), *rest]
+        tries = (wrong_value(arguments, draw + further) for further in range(16))
+        off = (given for given in tries if any(_plain(given[key]) not in accepted.get(key, {_plain(right)}) for key, right in arguments.items()))
+        return [(name, next(off, {**arguments, "unknown": True})), *rest]
     return [(others[draw % len(others)] if others else name, arguments or {"unknown": True}), *rest]
