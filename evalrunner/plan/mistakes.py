@@ -83,8 +83,6 @@ def _mistake(error: ErrorDetails, path: KeyPath) -> Mistake:
             return Mistake(path, "is empty")
         case "value_error":
             return Mistake(path, str(context["error"]))
-        case "unfit_option":
-            return Mistake((*path, *context["path"]), error["msg"])
         case "unknown_option" | "wrong_option":
             given = _instead(context["given"], path) if "given" in context else ""
             return Mistake((*path, *context["path"]), f"{error['msg']}{given}", at_key=not given)

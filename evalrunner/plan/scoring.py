@@ -46,7 +46,7 @@ def _check_inner(kind: str, index: int, written: Any) -> None:
         context = error.context or {}
         raise PydanticCustomError(error.type, error.message_template, {**context, "path": [*place, *context["path"]]}) from None
     except ValueError as error:
-        raise PydanticCustomError("unfit_option", "{what}", {"path": place, "what": str(error)}) from None
+        raise PydanticCustomError("wrong_option", "{what}", {"path": place, "what": str(error)}) from None
 
 
 def _check_names(kind: str, options: Mapping[str, Any]) -> None:
