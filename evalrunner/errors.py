@@ -7,7 +7,7 @@
         RunLockedError (owner) · BudgetError                  BrokenStreamError (cut, or an error after 200)           retry
         UnreachableError                                      BadOutputError                                           retry once
       EndpointError (stops one account, or one model of it)   RejectedError · FilteredError                            no retry
-        AuthError · AccountError · UnknownModelError        ScorerError (score is null, with the reason)
+        AuthError · AccountError · UnknownModelError        ScorerError (score is null, with the reason) · UnaskedError (until resume)
 
 A client classifies, the engine acts: clients raise a `RequestError` or an `EndpointError` and know nothing of retries. `FATES`, at the end, is the
 one table that says what each class becomes.
@@ -169,6 +169,10 @@ class UnknownModelError(EndpointError):
 
 class ScorerError(EvalRunnerError):
     """A scorer failed on one answer: the score is null and this is its reason."""
+
+
+class UnaskedError(ScorerError):
+    """The model a scorer asks could not be asked now: the score is null, and `resume` asks again."""
 
 
 Retry = Literal["wait", "backoff", "once", "never"]

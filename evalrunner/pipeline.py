@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import random
 import shlex
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalrunner.analysis.gates import gates_state
 from evalrunner.clock import SYSTEM_CLOCK, Clock
 from evalrunner.decisions import EXIT_CODES, check_baseline, check_run
+from evalrunner.engine.asides import Asides, Chore
 from evalrunner.engine.budget import Budget
+from evalrunner.engine.judging import Judging
 from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.preflight import preflight
 from evalrunner.engine.retry import RetryPolicy
@@ -26,14 +30,16 @@ from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
-from evalrunner.plugins import Account, Client, find
-from evalrunner.records import ANSWERED, FINAL, Completion, Request, Score
+from evalrunner.plugins import Account, Client, Scorer, find
+from evalrunner.records import ANSWERED, FINAL, STILL_TO_COME, Completion, Model, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
+from evalrunner.store.answers import completion_of
 from evalrunner.store.in_flight import Noted
+from evalrunner.store.known import is_open
 from evalrunner.store.place import new_run_id, run_path
 from evalrunner.store.redact import Redactor
-from evalrunner.store.run_dir import About, RunDir, Settings, read_attempts, read_manifest, read_results
+from evalrunner.store.run_dir import About, RunDir, Settings, read_attempts, read_judgements, read_manifest, read_results
 
 Follow = Callable[[Tally, int], AbstractAsyncContextManager[None]]
 """Shows a run's tally while it goes on; the number is of requests answered in earlier sessions."""
@@ -94,23 +100,39 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
             if (found := run_dir.resumed) is not None:
                 watch.say(f"resuming: {found.answered:,} answered, {found.missing:,} without a row, {found.sent_again:,} without an answer and sent again")
+                if found.unscored:
+                    watch.say(f"{found.unscored:,} answers are still to be judged; they are not asked again")
                 if found.in_flight:
                     watch.say(f"{found.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again")
             tally.budget, tally.left = _budget(plan, run_dir), _left(plan, run_dir)
             async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
                     started_here = {name for name, account in plan.accounts.items() if not account.base_url}
-                    await preflight(plan, [model for model in plan.models if model.provider not in started_here], clients, watch.clock)
-                scorers = {prompt_set.name: prompt_set.scorers for prompt_set in plan.prompt_sets}
+                    everybody = dict.fromkeys([*plan.models, *(judge.model for judge in plan.judges.values())])
+                    await preflight(plan, [model for model in everybody if model.provider not in started_here], clients, watch.clock)
+                limiters: dict[str, Limiter] = {}
+                lanes = _lanes(plan, run_dir, clients, limiters, watch.clock)
+                asides = Asides(_side_lanes(plan, run_dir, clients, limiters, watch.clock), _chores(plan, run_dir, lambda: scorers))
+                judging = Judging(plan.judges, asides, run_dir.judged, run_dir.judgements(), random.SystemRandom())
+                scorers = {prompt_set.name: judging.bound(prompt_set.scorers) for prompt_set in plan.prompt_sets}
+                asking = {scorer for scorer, _ in plan.judges}
                 tools = {prompt_set.name: prompt_set.tool_answers for prompt_set in plan.prompt_sets if prompt_set.tool_answers}
 
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
-                    return await score_with(scorers[request.cell.prompt_set], request, completion)
+                    return await score_with(scorers[request.cell.prompt_set], request, completion, patient=asking)
 
                 async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed else 0):
-                    lanes = _lanes(plan, run_dir, clients, watch.clock)
                     end = await execute(
-                        lanes, run_dir.add, score=score, tools=tools, policy=policy, budget=tally.budget, stop=stop, tally=tally, clock=watch.clock
+                        lanes,
+                        run_dir.add,
+                        score=score,
+                        tools=tools,
+                        asides=asides,
+                        policy=policy,
+                        budget=tally.budget,
+                        stop=stop,
+                        tally=tally,
+                        clock=watch.clock,
                     )
             if end.error is not None:
                 raise end.error
@@ -119,8 +141,15 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}" if isinstance(error, UnreachableError) else ""
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
-    make_report(run_dir.path)
-    return _judged(plan, run_dir.path, exit_code(end, run_dir.counts, plan.allow_unanswered), redactor.message(_reason(end) or ""))
+    code = exit_code(end, run_dir.counts, plan.allow_unanswered)
+    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
+    return _judged(plan, run_dir.path, code, redactor.message(_reason(end) or ""))
+
+
+def _baseline(plan: Plan) -> Path | None:
+    """The one run that all of this one is gated against: the report shows what changed since."""
+    found = {gate.baseline for gate in plan.gates if gate.baseline is not None and not gate.rule.where}
+    return found.pop() if len(found) == 1 else None
 
 
 def _judged(plan: Plan, path: Path, code: int, message: str) -> Run:
@@ -139,16 +168,54 @@ def _left(plan: Plan, run_dir: RunDir) -> dict[str, int]:
     return left
 
 
-def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], clock: Clock) -> list[Lane]:
-    """One lane per model. A provider counts by account and model id, or by account alone (`shared`): lanes that it counts together have one limiter."""
-    limiters: dict[str, Limiter] = {}
-    lanes = []
-    for model in plan.models:
-        limits = plan.limits(model)
-        name = model.provider if limits.shared else f"{model.provider}/{model.id}"
-        limiter = limiters.setdefault(name, Limiter(limits, clock))
-        lanes.append(Lane(model=model, client=Noted(clients[model.provider], run_dir.in_flight), limiter=limiter, requests=run_dir.missing(plan.requests(model))))
-    return lanes
+def _lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], limiters: dict[str, Limiter], clock: Clock) -> list[Lane]:
+    """One lane per model."""
+    return [
+        Lane(
+            model=model,
+            client=Noted(clients[model.provider], run_dir.in_flight),
+            limiter=_limiter(plan, model, limiters, clock),
+            requests=run_dir.missing(plan.requests(model)),
+        )
+        for model in plan.models
+    ]
+
+
+def _side_lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], limiters: dict[str, Limiter], clock: Clock) -> list[Lane]:
+    """One lane per judge, beside those of the plan."""
+    return [
+        Lane(
+            model=model,
+            client=Noted(clients[model.provider], run_dir.in_flight),
+            limiter=_limiter(plan, model, limiters, clock),
+            requests=iter(()),
+            side=True,
+        )
+        for model in dict.fromkeys(judge.model for judge in plan.judges.values())
+    ]
+
+
+def _limiter(plan: Plan, model: Model, limiters: dict[str, Limiter], clock: Clock) -> Limiter:
+    """A provider counts by account and model id, or by account alone (`shared`): what it counts together has one limiter."""
+    limits = plan.limits(model)
+    name = model.provider if limits.shared else f"{model.provider}/{model.id}"
+    return limiters.setdefault(name, Limiter(limits, clock))
+
+
+def _chores(plan: Plan, run_dir: RunDir, scorers: Callable[[], Mapping[str, Mapping[str, Scorer]]]) -> Iterator[Chore]:
+    """The answers of earlier sessions that have a score still to come; computes no other."""
+    rows = run_dir.unscored()
+
+    async def score(request: Request, row: dict[str, Any]) -> None:
+        waiting = {name: scorer for name, scorer in scorers()[request.cell.prompt_set].items() if (row[f"score_{name}_why"] or "").startswith(STILL_TO_COME)}
+        scores = await score_with(waiting, request, completion_of(row), patient=waiting)
+        if not all(is_open(found) for found in scores.values()):
+            await run_dir.rescore(row, scores)
+
+    for model in plan.models if rows else ():
+        for request in plan.requests(model):
+            if (row := rows.pop(request.key, None)) is not None:
+                yield partial(score, request, row)
 
 
 def _budget(plan: Plan, run_dir: RunDir) -> Budget | None:
@@ -169,8 +236,10 @@ def _unrecorded(budget: Budget | None, run_dir: RunDir) -> dict[str, float] | No
 
 
 def _stored(run_dir: RunDir) -> tuple[float, int]:
+    """What the run's rows cost, and how many requests were sent for them: judges' too."""
     costs = read_attempts(run_dir.path, ["cost"])["cost"].to_pandas()
-    return float(costs.sum()), len(costs)
+    judged = read_judgements(run_dir.path, ["cost", "attempts"]).to_pandas()
+    return float(costs.sum() + judged["cost"].sum()), len(costs) + int(judged["attempts"].sum())
 
 
 @asynccontextmanager
@@ -202,7 +271,7 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
     if end.reason == "budget":
         return BudgetError.exit_code
     answered = sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
-    unanswered = counts["planned"] - answered
+    unanswered = counts["planned"] - answered + counts.get("unscored", 0)
     return UNANSWERED if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
 
 

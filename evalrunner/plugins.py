@@ -9,17 +9,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import random
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
 from evalrunner.clock import Clock
 from evalrunner.errors import PluginError
-from evalrunner.records import Completion, Request, Score, Timeouts
+from evalrunner.records import Completion, Judgement, Message, Request, Score, Timeouts, Verdict
 
 Kind = Literal["clients", "scorers", "loaders", "tools"]
 
@@ -45,7 +46,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "chrf": "evalrunner.scorers.overlap:chrf",
         "similarity": "evalrunner.scorers.overlap:similarity",
         "instructions": "evalrunner.scorers.instructions:instructions",
-        "latency": "evalrunner.scorers.service:latency",
+        "judge": "evalrunner.scorers.judge:judge",
         "numeric": "evalrunner.scorers.structured:numeric",
         "json": "evalrunner.scorers.structured:json_",
         "tool_calls": "evalrunner.scorers.tool_calls:tool_calls",
@@ -95,6 +96,57 @@ class Client(Protocol):
 ClientFactory = Callable[[Account, Clock], Client]
 Scorer = Callable[[Request, Completion], Score | Awaitable[Score]]
 """Scores one answer; raises `ScorerError` (or anything) for a null score with a reason. Factories take their options as keyword arguments."""
+
+
+class AskedModel(Struct, frozen=True, kw_only=True):
+    """A model that a scorer asks. `model`: the name of one in the config's `models`, or an id at `provider`, or a block as under `models`. `defaults` and
+    `params` are sent along, the model's own parameters between the two; None takes one away.
+    """
+
+    model: str | Mapping[str, Any]
+    provider: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """What a scorer asks about one answer. `read` finds the verdict in the reply or raises `ScorerError`; `identity`: what is asked, without what is random
+    in it: what was answered once is not asked again. `order` and `label` are kept with the answer.
+    """
+
+    asked: AskedModel
+    messages: list[Message]
+    identity: Any
+    read: Callable[[str], Verdict]
+    order: str = ""
+    label: float | None = None
+
+
+Ask = Callable[[Request, Question], Awaitable[Judgement]]
+"""Brings a question about the answer to a request to its model: limits, retries, budget and records are the run's. Raises `ScorerError` where the model
+has no answer; a reply that `read` did not understand is a judgement without a score.
+"""
+
+
+@runtime_checkable
+class AskingScorer(Protocol):
+    """A scorer that asks models. Its factory returns one of these in place of a function; the run makes the function of it with `bound`."""
+
+    @property
+    def needs(self) -> Sequence[AskedModel]:
+        """Every model that it asks."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of the data that it reads; one that no row has is a mistake."""
+
+    def check(self, data: Mapping[str, Any]) -> None:
+        """Raises ValueError for a row that it cannot score."""
+
+    def bound(self, ask: Ask, rng: random.Random) -> Scorer:
+        """The scorer itself. `rng` is for what no answer may foresee."""
+
+
 Loader = Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]
 """Yields (line or row number from 1, row) in order, lazily where the format allows; raises `DatasetError` with `file:line:`."""
 

@@ -188,6 +188,54 @@ class Score(Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+STILL_TO_COME = "still to come: "
+"""How the reason of a score begins that a model could not be asked for: `resume` asks again."""
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What a judge said: its word, what that is worth (0..1), and why."""
+
+    verdict: str
+    score: float
+    reason: str = ""
+
+
+class Judgement(Struct, frozen=True, kw_only=True):
+    """One question of a scorer to a model, and what came of it: a row of the judgements table (docs/judge.md).
+
+    `key`: of the request that is judged · `id`: hash of who was asked what, without what is random in it · `order`: `ab` or `ba` where two answers are
+    compared, else empty · `score` is None where there is no verdict; then `reason` says why · `label`: a person's, on the same scale ·
+    tokens and `cost` add up over the attempts and are no part of the request's.
+    """
+
+    key: str
+    id: str
+    scorer: str
+    judge: str
+    judge_id: str
+    provider: str
+    sample_id: str
+    order: str
+    outcome: str
+    verdict: str | None = None
+    score: float | None = None
+    reason: str = ""
+    label: float | None = None
+    output: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    attempts: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: float | None = None
+    currency: str | None = None
+    started_us: int | None = None
+    wait_ms: float | None = None
+    latency_ms: float | None = None
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     """One HTTP exchange: a row of the attempts table (contract.md, section 5). `attempt` counts from 1 within its turn."""
 

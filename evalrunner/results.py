@@ -12,7 +12,7 @@ from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import compare_runs, compare_with_flips
 from evalrunner.report.page import SampleRows, render
-from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
+from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +47,14 @@ class Run:
         frame: pd.DataFrame = read_attempts(self.path, columns).to_pandas()
         return frame
 
+    def judgements(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per question that a scorer asked a model. Raises StoreError."""
+        frame: pd.DataFrame = read_judgements(self.path, columns).to_pandas()
+        return frame
+
     def summary(self) -> Summary:
         """Every table of the report, as values. Raises StoreError."""
-        return summarise(read_results(self.path), read_attempts(self.path), self.manifest)
+        return summarise(read_results(self.path), read_attempts(self.path), self.manifest, read_judgements(self.path))
 
 
 def open_run(path: str | Path) -> Run:
@@ -82,7 +87,7 @@ def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: s
     target = Path(out) if out is not None else run.path / "report.html"
     results, attempts = read_results(run.path), read_attempts(run.path)
     comparison, flips = compare_with_flips(baseline, run) if baseline is not None else (None, ())
-    summary = summarise(results, attempts, run.manifest)
+    summary = summarise(results, attempts, run.manifest, read_judgements(run.path))
     page = render(summary, SampleRows(results, attempts), lang=lang, comparison=comparison, flips=flips)
     hidden = target.with_name(f".{target.name}.new")
     hidden.write_text(page, encoding="utf-8")

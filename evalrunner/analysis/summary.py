@@ -26,9 +26,10 @@ from evalrunner.analysis.cells import (
 )
 from evalrunner.analysis.factors import factors
 from evalrunner.analysis.failures import Attempts, active_seconds, efforts, error_groups, model_summaries, outcome_counts, read_attempts, timeline
+from evalrunner.analysis.judges import judge_summaries
 from evalrunner.analysis.notices import notices
 from evalrunner.analysis.pairs import pairs
-from evalrunner.analysis.rows import ATTEMPT_COLUMNS, TOKENS, CellKey, Rows, as_table, columns_needed, is_score
+from evalrunner.analysis.rows import ATTEMPT_COLUMNS, TOKENS, CellKey, Records, Rows, as_table, columns_needed, is_score, names_of
 from evalrunner.analysis.tables import (
     CellSummary,
     Cost,
@@ -71,22 +72,28 @@ __all__ = [
 ]
 
 
-def summarise(results: pa.Table | pd.DataFrame, attempts: pa.Table | pd.DataFrame | None, manifest: Mapping[str, Any]) -> Summary:
+def summarise(
+    results: Records,
+    attempts: Records | None,
+    manifest: Mapping[str, Any],
+    judgements: pa.Table | pd.DataFrame | None = None,
+) -> Summary:
     """The summary of a run, complete or not.
 
     `results`, `attempts`: rows as contract.md, section 5, has them; columns a summary does not need may be missing (`columns_needed`,
-    `ATTEMPT_COLUMNS` name those it reads). `manifest`: the run's; what it lacks is taken from the rows.
+    `ATTEMPT_COLUMNS` name those it reads). A dataset is read column by column. `manifest`: the run's; what it lacks is taken from the rows.
     """
     plan = manifest.get("plan") or {}
-    columns = results.column_names if isinstance(results, pa.Table) else list(results.columns)
-    rows = Rows(as_table(results, columns_needed(columns)), plan)
-    tries = read_attempts(as_table(attempts, ATTEMPT_COLUMNS), rows) if attempts is not None and len(attempts) else None
+    rows = Rows(as_table(results, columns_needed(names_of(results))), plan)
+    tries = read_attempts(as_table(attempts, ATTEMPT_COLUMNS), rows) if attempts is not None else None
+    tries = tries if tries is not None and len(tries.row) else None
     scorers = scorer_names(rows, plan)
     scored = {name: score_units(rows, name) for name in scorers}
     cells = _cells(rows, scored, plan)
     models = model_summaries(rows, tries, [cell.planned for cell in cells])
     totals = _totals(rows, tries, sum(cell.planned for cell in cells), manifest)
     tags = tag_factors(rows)
+    judges, judge_pairs = judge_summaries(judgements) if judgements is not None else ((), ())
     return Summary(
         run=run_facts(manifest),
         totals=totals,
@@ -94,6 +101,8 @@ def summarise(results: pa.Table | pd.DataFrame, attempts: pa.Table | pd.DataFram
         models=tuple(models),
         errors=tuple(error_groups(rows, tries)),
         slices=tuple(slices(rows, tags, scored, [list(cell.scores) for cell in cells])),
+        judges=judges,
+        judge_pairs=judge_pairs,
         timeline=tuple(timeline(rows)),
         notices=tuple(notices(rows, tries, cells, models, totals, manifest)),
         varying=tuple(varying(rows.cells)),

@@ -221,6 +221,56 @@ class Effect(Struct, frozen=True, kw_only=True):
     p_holm: float
 
 
+class Agreement(Struct, frozen=True, kw_only=True):
+    """How far two raters of the same `n` answers (of so many `samples`) agree: the `share` that is equal, and Cohen's `kappa`, each with its 95 % interval.
+
+    Kappa is None where both always said the same word: then nothing tells agreement from chance.
+    """
+
+    n: int
+    samples: int
+    share: float
+    low: float
+    high: float
+    kappa: float | None
+    kappa_low: float | None
+    kappa_high: float | None
+
+
+class JudgePair(Struct, frozen=True, kw_only=True):
+    """Two judges of one scorer, and how far they agree."""
+
+    first: str
+    second: str
+    agreement: Agreement
+
+
+class JudgeSummary(Struct, frozen=True, kw_only=True):
+    """What one model did as a judge for one scorer.
+
+    `asked`: questions, with those asked once more · `unreadable`: replies without a verdict · `unanswered`: questions without a reply ·
+    `spend` by currency, apart from the requests' own; `unknown_cost` counts the replies without a cost · `calibration`: against the labels of people ·
+    `pairs`: answers compared in both orders · `flips`: of these, where the verdict changed with the order, and its 95 % interval ·
+    `first`: the share of preferences, ties left out, for what was shown first; 0.5 is no bias.
+    """
+
+    scorer: str
+    judge: str
+    asked: int
+    unreadable: int
+    unanswered: int
+    tokens_in: int | None
+    tokens_out: int | None
+    spend: dict[str, float]
+    unknown_cost: int
+    calibration: Agreement | None
+    pairs: int
+    flips: int
+    flips_low: float | None
+    flips_high: float | None
+    first: float | None
+
+
 class Moment(Struct, frozen=True, kw_only=True):
     """What ended within one of at most 60 equal stretches of the run, by model. `start_s` counts from the first scheduled request."""
 
@@ -295,6 +345,9 @@ class Summary(Struct, frozen=True, kw_only=True):
     models: tuple[ModelSummary, ...]
     errors: tuple[ErrorGroup, ...]
     slices: tuple[Slice, ...]
+    judges: tuple[JudgeSummary, ...] = ()
+    judge_pairs: tuple[tuple[str, JudgePair], ...] = ()
+    """By scorer."""
     timeline: tuple[Moment, ...]
     notices: tuple[Notice, ...]
     varying: tuple[str, ...]

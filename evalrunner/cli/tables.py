@@ -5,7 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 
-from evalrunner.analysis.tables import CellSummary, Summary
+from evalrunner.analysis.tables import Agreement, CellSummary, Summary
 from evalrunner.report.quantities import count, digits, duration, money, share, span
 
 UNKNOWN = "–"
@@ -18,9 +18,33 @@ def print_summary(summary: Summary) -> None:
     rows = [_row(cell, summary) for cell in summary.cells]
     used = [name for name in _header(summary) if any(row[name] != UNKNOWN for row in rows)]
     print(aligned(_fitting(used, rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)))
+    for line in judge_lines(summary):
+        print(clean(line))
     for notice in summary.notices:
         print(f"! {clean(notice.text)}")
     print(_totals(summary))
+
+
+def judge_lines(summary: Summary) -> list[str]:
+    """What is to be known of each judge: its cost, apart from the run's, its bias, and how far it agrees with people and with other judges."""
+    lines = []
+    for judge in summary.judges:
+        parts = [f"{count(judge.asked)} asked"]
+        parts += [f"{count(number)} {word}" for number, word in ((judge.unreadable, "unreadable"), (judge.unanswered, "unanswered")) if number]
+        parts += [money(amount, currency) or "" for currency, amount in judge.spend.items()]
+        if judge.pairs:
+            first = f", prefers the first {share(judge.first)} of the time" if judge.first is not None else ""
+            parts.append(f"order decided {judge.flips} of {judge.pairs} pairs [{span(judge.flips_low, judge.flips_high)}]{first}")
+        if judge.calibration is not None:
+            parts.append(f"with people {_agreement(judge.calibration)}")
+        lines.append(f"judge {judge.scorer} · {judge.judge}: {' · '.join(parts)}")
+    lines += [f"judge {scorer} · {pair.first} and {pair.second}: {_agreement(pair.agreement)}" for scorer, pair in summary.judge_pairs]
+    return lines
+
+
+def _agreement(found: Agreement) -> str:
+    kappa = f", kappa {found.kappa:.2f} [{found.kappa_low:.2f} to {found.kappa_high:.2f}]" if found.kappa is not None else ""
+    return f"agrees {share(found.share)} [{span(found.low, found.high)}]{kappa} (n = {found.n})"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

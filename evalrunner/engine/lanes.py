@@ -17,12 +17,13 @@ from evalrunner.records import Model, Request
 
 
 class Lane(Struct, frozen=True, kw_only=True):
-    """One model's part of a run. Lanes with `shared` limits have one limiter between them."""
+    """One model's part of a run. Lanes with `shared` limits have one limiter between them. `side`: for what scorers ask, without requests of its own."""
 
     model: Model
     client: Client
     limiter: Limiter
     requests: Iterator[Request]
+    side: bool = False
 
 
 class Door:
@@ -59,6 +60,7 @@ class OpenLane:
         self.client = lane.client
         self.limiter = lane.limiter
         self.requests = lane.requests
+        self.side = lane.side
         self.retries = retries
         self.forecast = Forecast()
         self.worst_case = WorstCase(lane.model)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from evalrunner.clock import SYSTEM_CLOCK, Clock
+from evalrunner.engine.asides import CHORE_WORKERS, Asides, Chore
 from evalrunner.engine.budget import Budget, owed
 from evalrunner.engine.ending import End, Stop
 from evalrunner.engine.lanes import Door, Lane, OpenLane, cancel, open_lanes
@@ -50,6 +51,7 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     *,
     score: ScoreAll = no_scores,
     tools: Mapping[str, ToolAnswers] = NO_TOOLS,
+    asides: Asides | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     budget: Budget | None = None,
     stop: Stop | None = None,
@@ -60,11 +62,12 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     """Run all lanes side by side until their requests are done, or something stops them.
 
     `tools` answer the tool calls of a prompt set, by its name: each turn waits for the limiter and is retried like a request of its own.
-    `score` is awaited for answered requests, outside their service time; then `add`, once per request, in the order in which they end. Raises nothing but
+    `score` is awaited for answered requests, outside their service time and without a slot; what it asks through `asides` waits and is retried like a
+    request, and ends with the run. Then `add`, once per request, in the order in which they end. Raises nothing but
     CancelledError: what went wrong is in the `End`, and everything that was in flight has been added.
     """
     run = _Run(add, score, tools, policy, budget, stop or Stop(), tally or Tally(), clock, rng or random.Random())
-    return await run.all(lanes)
+    return await run.all(lanes, asides or Asides())
 
 
 class _Run:
@@ -95,9 +98,12 @@ class _Run:
         self.lanes: list[OpenLane] = []
         self.stopped: dict[str, Exception] = {}
 
-    async def all(self, lanes: Sequence[Lane]) -> End:
-        self.lanes = open_lanes(lanes)
+    async def all(self, lanes: Sequence[Lane], asides: Asides) -> End:
+        self.lanes = open_lanes([*lanes, *asides.lanes])
+        asked = {lane.model: lane for lane in self.lanes if lane.side}
+        asides.bind(lambda model, request: self._aside(asked[model], request))
         workers = [asyncio.create_task(self._work(lane)) for lane in self.lanes for _ in range(lane.limiter.slots + max(SPARE_WORKERS, lane.limiter.slots))]
+        workers += [asyncio.create_task(self._do(asides.chores)) for _ in range(CHORE_WORKERS if asides.lanes else 0)]
         self.stop.bind(self._release_waiting, partial(cancel, workers))
         self.tally.started_us = self.clock.wall_us(self.clock.now_ns())
         listener = Listener(self.tally)
@@ -107,7 +113,8 @@ class _Run:
             listener.close()
             cancel(workers)
             await asyncio.gather(*workers, return_exceptions=True)
-        nobody_left = bool(self.lanes) and all(lane.stopped for lane in self.lanes)
+        own = [lane for lane in self.lanes if not lane.side]
+        nobody_left = bool(own) and all(lane.stopped for lane in own)
         return End(reason=self.stop.reason, shortfall=self.shortfall, error=self.error, stopped=self.stopped, nobody_left=nobody_left)
 
     async def _work(self, lane: OpenLane) -> None:
@@ -123,6 +130,29 @@ class _Run:
                 raise
         except Exception as error:  # noqa: BLE001 - handed on in the End, after the others have drained
             self._fail(error)
+
+    async def _do(self, chores: Iterator[Chore]) -> None:
+        try:
+            while self.stop.reason is None and self.error is None and (chore := next(chores, None)) is not None:
+                await chore()
+        except asyncio.CancelledError:
+            if self.stop.reason is None and self.error is None:
+                raise
+        except Exception as error:  # noqa: BLE001 - handed on in the End, after the others have drained
+            self._fail(error)
+
+    async def _aside(self, lane: OpenLane, request: Request) -> Record | None:
+        """What came of a request that has no row; None if it was stopped before that. Whoever waits for it goes on."""
+        opened = Open(request, self.clock)
+        try:
+            result = await self._ask(lane, opened)
+        except asyncio.CancelledError:
+            if not self._over(lane):
+                raise
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            return None
+        return None if result is None else opened.record(result if isinstance(result, Completion) else None)
 
     async def _serve(self, lane: OpenLane, request: Request) -> Record | None:
         """The record of one request; None if it was stopped before it had one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,14 +23,6 @@ from evalrunner.plan.overrides import overridden
 from evalrunner.plan.providers import BUILT_IN
 from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
 from evalrunner.plugins import Kind
-
-NOT_YET = (
-    "prompt_sets.*.scorers.*=judge",
-    "prompt_sets.*.scorers.*.judge",
-)
-"""What the contract promises and the code cannot do yet: key paths (`*` is any one step), some with the one value that is refused."""
-
-_NOT_YET_MESSAGE = "not available yet"
 
 
 @dataclass(frozen=True)
@@ -119,25 +111,18 @@ def load_config(
 
 
 def config_schema() -> dict[str, Any]:
-    """The JSON Schema of a config, short forms included, without what is not available yet."""
-    return build_schema(NOT_YET)
+    """The JSON Schema of a config, short forms included."""
+    return build_schema()
 
 
 def _validated(written: dict[str, Any]) -> tuple[list[Mistake], Settings | None]:
-    refused = [path for pattern in NOT_YET for path in _matches(written, pattern)]
-    found: list[Mistake] = [Mistake(path, _NOT_YET_MESSAGE, at_key=True) for path in refused]
+    found: list[Mistake] = []
     settings = None
     try:
         settings = Settings.model_validate(_with_kinds(written))
     except ValidationError as error:
         found += mistakes(error.errors(include_url=False), written)
-    found += cross_checks(written)
-    return [mistake for mistake in found if mistake.what == _NOT_YET_MESSAGE or not _refused(mistake.path, refused)], settings
-
-
-def _refused(path: KeyPath, refused: Sequence[KeyPath]) -> bool:
-    """Whether all there is to say about `path` is that it is not available yet: it lies at or under such a key, or is the scorer such a key names."""
-    return any(path[: len(other)] == other or ("scorers" in path and path == other[:-1]) for other in refused)
+    return [*found, *cross_checks(written)], settings
 
 
 def _with_kinds(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,23 +132,6 @@ def _with_kinds(written: Mapping[str, Any]) -> dict[str, Any]:
         return dict(written)
     filled = {name: {"kind": BUILT_IN[name].kind, **block} if isinstance(block, dict) and name in BUILT_IN else block for name, block in providers.items()}
     return {**written, "providers": filled}
-
-
-def _matches(value: Any, pattern: str) -> Iterator[KeyPath]:
-    """Every path in `value` that `pattern` names."""
-    name, equals, wanted = pattern.partition("=")
-
-    def walk(inner: Any, steps: list[str], path: KeyPath) -> Iterator[KeyPath]:
-        if not steps:
-            if not equals or inner == wanted:
-                yield path
-            return
-        items: Iterator[tuple[Any, Any]] = iter(inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ())
-        for key, item in items:
-            if steps[0] in {"*", key}:
-                yield from walk(item, steps[1:], (*path, key))
-
-    return walk(value, name.split("."), ())
 
 
 def _relative(path: Path) -> str:

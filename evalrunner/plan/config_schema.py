@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from evalrunner.plan.config_types import Settings
@@ -11,8 +11,8 @@ from evalrunner.plan.parameters import LISTS, Parameters
 from evalrunner.plan.providers import BUILT_IN
 
 
-def build_schema(not_yet: Sequence[str]) -> dict[str, Any]:
-    """Pydantic's schema, loosened where a config may be shorter, without the key paths in `not_yet`."""
+def build_schema() -> dict[str, Any]:
+    """Pydantic's schema, loosened where a config may be shorter."""
     schema = Settings.model_json_schema()
     defs: dict[str, Any] = schema["$defs"]
     parameters = Parameters.model_json_schema(ref_template="#/$defs/{model}")["properties"]
@@ -34,8 +34,6 @@ def build_schema(not_yet: Sequence[str]) -> dict[str, Any]:
             branch["additionalProperties"] = _or(branch["additionalProperties"], {"type": "string", "description": "One user message."})
     schema["properties"]["stream"] = _or(schema["properties"]["stream"], {"type": "boolean"})
     _name_kinds(schema["properties"]["providers"], defs)
-    for pattern in not_yet:
-        _remove(schema, defs, pattern)
     text = json.dumps(schema)
     schema["$defs"] = {name: block for name, block in defs.items() if f'"#/$defs/{name}"' in text}
     for part in _parts(schema):
@@ -76,14 +74,6 @@ def _one_or_many(name: str, one: dict[str, Any]) -> dict[str, Any]:
 def _or(long: dict[str, Any], short: dict[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = {key: long[key] for key in ("description", "default") if key in long}
     return {"anyOf": [short, long], **about}
-
-
-def _remove(schema: dict[str, Any], defs: dict[str, Any], pattern: str) -> None:
-    """Take a key out of its block; patterns that name a value stay allowed here, and `check` refuses them."""
-    path = pattern.split(".")
-    blocks = {"prompt_sets": "PromptSetBlock"}
-    home = schema if len(path) == 1 else defs.get("PartBlock" if "content" in path else blocks.get(path[0], ""), {})
-    home.get("properties", {}).pop(path[-1], None)
 
 
 def _parts(value: Any) -> Iterator[dict[str, Any]]:

@@ -106,6 +106,8 @@ class SimulatorOptions(DashScopeOptions):
     """How the simulator is spoken to."""
     accuracy: Annotated[Annotated[Share, Tag("one")] | Annotated[dict[str, Share], Tag("many")], Discriminator(_one_or_many)] | None = None
     """Share of right answers, for all models or by model."""
+    judge_accuracy: Annotated[Annotated[Share, Tag("one")] | Annotated[dict[str, Share], Tag("many")], Discriminator(_one_or_many)] | None = None
+    """Share of right verdicts, where a model is asked to judge."""
     brain: str | dict[str, Any] | None = None
     """Who answers: auto, arithmetic, lookup, echo, tool_caller, `{lookup: answers}` or the base URL of another server."""
     answers: str | list[Any] | dict[str, Any] | None = None

@@ -6,17 +6,22 @@ Works on the data as written, so that it speaks in the same breath as the types 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from evalrunner.cost.models import native_only
 from evalrunner.errors import PluginError
-from evalrunner.plan.config_types import column_name, short_model, short_scorer
+from evalrunner.plan.asked import asked_mistakes
+from evalrunner.plan.config_types import ModelFields, ScorerFields, column_name, short_model, short_scorer
 from evalrunner.plan.mistakes import Mistake, shown
 from evalrunner.plan.providers import BUILT_IN, misdirected
 from evalrunner.plan.sandbox import nearest
+from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.yaml_source import KeyPath
-from evalrunner.plugins import find
+from evalrunner.plugins import AskingScorer, find
 
 
 def cross_checks(written: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -34,6 +39,7 @@ def cross_checks(written: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake(("prompt_sets", index, "name"), f"two prompt sets are called {called!r} (the other is prompt_sets[{names[called]}])")
         yield from _loader(index, prompt_set)
     yield from _scorer_names(written)
+    yield from _asked(written, providers)
 
 
 def _kind(name: str, block: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -100,6 +106,23 @@ def _scorer_names(written: Mapping[str, Any]) -> Iterator[Mistake]:
             if column in here or first != (kind, options):
                 yield Mistake(path, f"two scorers are called {column!r} (the other is {shown(where)}; hint: give one a name: {kind}: {{name: …}})")
             here.add(column)
+
+
+def _asked(written: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]]) -> Iterator[Mistake]:
+    """The models that scorers ask, of the scorers that can be built at all."""
+    models = []
+    for block in written["models"] if isinstance(written.get("models"), list) else ():
+        with suppress(ValidationError):
+            models.append(ModelFields.model_validate(short_model(block)))
+    for number, block in enumerate(_blocks(written.get("prompt_sets"))):
+        for index, scorer in enumerate(block["scorers"] if isinstance(block.get("scorers"), list) else ()):
+            try:
+                fields = ScorerFields.model_validate(short_scorer(scorer))
+                built = build_scorer(fields.kind, fields.options)
+            except (ValueError, TypeError):
+                continue
+            if isinstance(built, AskingScorer):
+                yield from asked_mistakes(built, fields.options, ("prompt_sets", number, "scorers", index, fields.kind), models, providers)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

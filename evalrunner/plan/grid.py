@@ -17,6 +17,7 @@ from evalrunner.analysis.rules import CellKey, Gate
 from evalrunner.cost.models import lookup
 from evalrunner.engine.tools import ToolAnswers
 from evalrunner.errors import ConfigError, RunError
+from evalrunner.plan.asked import asked_fields, judges_of
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, PromptSetBlock, RetryBlock
@@ -32,11 +33,12 @@ from evalrunner.plan.refusals import Takers, refusals, unknown_models
 from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.tools import Tools, answer, refused_by_dashscope
 from evalrunner.plan.yaml_source import KeyPath
-from evalrunner.plugins import Account, Scorer, find
+from evalrunner.plugins import Account, AskingScorer, Scorer, find
 from evalrunner.records import Cell, Limits, Model, Price, PriceTier, Request, Timeouts
 
 FIRST_SEED = 1000
 """Trial k sends seed 1000 + k when the config gives none: the service's own default seed is fixed."""
+
 MAX_TURNS = 8
 """Answers of the model in one tool conversation, where the config says nothing."""
 
@@ -62,10 +64,14 @@ class Plan:
         self.allow_unanswered = settings.allow_unanswered
         self.retry: RetryBlock = settings.retry
         self.timeouts = Timeouts(**settings.timeouts.model_dump())
-        self._fields = {model.name: model for model in settings.models}
-        self._providers = {name: provider(name, settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in settings.models)}
-        self.models = tuple(_model(model, self._providers[model.provider]) for model in settings.models)
-        self.budget = budget_of(config, self.models)
+        scorers = [prompt_set.scorers for prompt_set in prompt_sets]
+        asked = asked_fields(scorers, settings.models)
+        self._fields = {model.name: model for model in (*settings.models, *asked.values())}
+        self._providers = {name: provider(name, settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in self._fields.values())}
+        known = {name: _model(model, self._providers[model.provider]) for name, model in self._fields.items()}
+        self.models = tuple(known[model.name] for model in settings.models)
+        self.judges = judges_of(scorers, asked, known)
+        self.budget = budget_of(config, tuple(known.values()))
         self.gates = tuple(gates_of(self))
 
     @property
@@ -115,7 +121,7 @@ class Plan:
         """Every scorer's column, in the order written."""
         return list(dict.fromkeys(name for prompt_set in self.prompt_sets for name in prompt_set.scorers))
 
-    def scorers(self, prompt_set: str) -> list[tuple[str, Scorer]]:
+    def scorers(self, prompt_set: str) -> list[tuple[str, Scorer | AskingScorer]]:
         """(column, scorer) of one prompt set."""
         return [(name, scorer) for one in self.prompt_sets if one.name == prompt_set for name, scorer in one.scorers.items()]
 
@@ -127,10 +133,11 @@ class Plan:
     def accounts(self) -> dict[str, Account]:
         """The providers in use, secrets filled in; no base_url yet for a kind the run starts itself. Raises `ConfigError` for a variable not set."""
         problems = []
-        for index, model in enumerate(self.config.settings.models):
+        for index, model in enumerate(self._fields.values()):
             for name in unset(self._providers[model.provider], self.config.environ):
                 written = model.provider in self.config.settings.providers
-                path = ("providers", model.provider) if written else ("models", index)
+                listed = index < len(self.models)
+                path: KeyPath = ("providers", model.provider) if written else ("models", index) if listed else ("prompt_sets",)
                 problems.append(
                     self.config.places.line(
                         Mistake(path, f"the environment variable {name} is not set (hint: provider {model.provider} needs it; export it in your shell)")
@@ -138,7 +145,7 @@ class Plan:
                 )
         if problems:
             raise ConfigError(*dict.fromkeys(problems))
-        ids = {model.provider: model.id for model in self.config.settings.models}
+        ids = {model.provider: model.id for model in reversed(self._fields.values())}
         return {name: account(written, self.config.environ, self.timeouts, ids[name]) for name, written in self._providers.items()}
 
     def warnings(self) -> list[str]:
@@ -196,6 +203,7 @@ class Plan:
             "params": self.param_names,
             "models": [_described_model(model, self._fields[model.name]) for model in self.models],
             "scorers": [{"name": name, "kind": scorer.kind, "options": scorer.options} for name, scorer in fields.items()],
+            **({"judges": self._described_judges()} if self.judges else {}),
             "prompt_sets": [_described_set(prompt_set) for prompt_set in self.prompt_sets],
             "providers": [_described_provider(written) for written in self._providers.values()],
             "retry": settings.retry.model_dump(),
@@ -207,6 +215,13 @@ class Plan:
             "overrides": list(self.config.overrides),
             "limit": self.config.limit,
         }
+
+    def _described_judges(self) -> list[dict[str, Any]]:
+        """Which scorer asks which model, and with which parameters."""
+        return [
+            {"scorer": scorer, **_described_model(judge.model, self._fields[judge.model.name]), "params": dict(judge.params)}
+            for (scorer, _), judge in self.judges.items()
+        ]
 
     def _grid(self, model: Model) -> dict[str, list[Any]]:
         return self.config.settings.grid.values | self._fields[model.name].params.values

@@ -16,8 +16,9 @@ from evalrunner.plan.loaders import MAX_PROBLEMS
 from evalrunner.plan.media import MediaFolder
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.refusals import Takers
+from evalrunner.plan.sandbox import nearest
 from evalrunner.plan.tools import Tools
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import AskingScorer, Scorer
 from evalrunner.records import Message, Sample
 
 NO_MEDIA: Mapping[str, str] = {}
@@ -31,7 +32,7 @@ class PromptSet(Struct, frozen=True, kw_only=True):
     written: PromptSetBlock
     prompts: tuple[Prompt | Conversation, ...]
     target: Text | None
-    scorers: Mapping[str, Scorer]
+    scorers: Mapping[str, Scorer | AskingScorer]
     media: MediaFolder
     tools: Tools | None = None
     tool_answers: ToolAnswers | None = None
@@ -73,14 +74,43 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
     found = _Findings()
     for prompt_set in prompt_sets:
         seen = array("Q")
+        columns = _Columns(prompt_set)
         try:
             for sample in prompt_set.data.samples(found.add):
                 seen.append(id_hash(sample.id))
                 _validate_sample(prompt_set, sample, found)
+                columns.look(sample, found)
+            found.lines += columns.missing()
             found.lines += prompt_set.data.duplicates(seen)
         except DatasetError as error:  # the file itself; what was found in its rows before still counts
             found.lines += error.problems
     found.finish()
+
+
+class _Columns:
+    """What the scorers of a prompt set read from the rows themselves."""
+
+    def __init__(self, prompt_set: PromptSet) -> None:
+        self._name = prompt_set.name
+        self._scorers = {name: scorer for name, scorer in prompt_set.scorers.items() if isinstance(scorer, AskingScorer) and scorer.columns}
+        self._wanted = {column: name for name, scorer in self._scorers.items() for column in scorer.columns}
+        self._known: list[str] = []
+
+    def look(self, sample: Sample, found: _Findings) -> None:
+        self._known = self._known or list(sample.data)
+        for name, scorer in self._scorers.items():
+            try:
+                scorer.check(sample.data)
+            except ValueError as error:
+                found.add(sample.origin, f"scorer {name!r} of {self._name!r}: {error}")
+        for column in [column for column in self._wanted if column in sample.data]:
+            del self._wanted[column]
+
+    def missing(self) -> list[str]:
+        """A line for each column that no row has."""
+        return [
+            f"scorer {name!r} of {self._name!r}: no row has a field called {column!r}{nearest(column, self._known)}" for column, name in self._wanted.items()
+        ]
 
 
 def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> None:

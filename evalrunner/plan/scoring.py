@@ -11,15 +11,15 @@ from pydantic_core import PydanticCustomError
 
 from evalrunner.errors import PluginError
 from evalrunner.plan.sandbox import nearest
-from evalrunner.plugins import Scorer, bind, find, inner_scorers
+from evalrunner.plugins import AskingScorer, Scorer, bind, find, inner_scorers
 from evalrunner.scorers.combine import inner_scorer
 
 
-def build_scorer(kind: str, options: Mapping[str, Any]) -> Scorer:
+def build_scorer(kind: str, options: Mapping[str, Any]) -> Scorer | AskingScorer:
     """Raises `PluginError`, or what the factory raises for a value it does not take."""
     factory = find("scorers", kind)
     bind(factory, kind, options)
-    scorer: Scorer = factory(**options)
+    scorer: Scorer | AskingScorer = factory(**options)
     return scorer
 
 
@@ -34,6 +34,11 @@ def check_scorer(kind: str, options: Mapping[str, Any]) -> None:
         raise ValueError(str(error)) from None
     except PydanticCustomError:
         raise
+    except ValueError as error:
+        option, colon, what = str(error).partition(": ")
+        if colon and option in options:
+            raise PydanticCustomError("wrong_option", "{what}", {"path": [kind, option], "what": what}) from error
+        raise ValueError(f"{kind}: {error}") from error
     except Exception as error:  # a plug-in's factory or module may raise anything
         raise ValueError(f"{kind}: {error}") from error
 

@@ -36,12 +36,14 @@ Calls = list[tuple[str, dict[str, Any]]]
 
 class Solution(Struct, frozen=True):
     """`subject` names the question, whatever it is wrapped in; `wrong(draw)` is a wrong answer, None where
-    there is none. A list of (name, arguments) is a tool call.
+    there is none. A list of (name, arguments) is a tool call. `accuracy` and `request` replace the model's accuracy and the draw of this very request.
     """
 
     subject: str
     right: str | Calls
     wrong: Callable[[int], str | Calls] | None
+    accuracy: float | None = None
+    request: str | None = None
 
 
 Brain = Callable[[Call], Solution | None]

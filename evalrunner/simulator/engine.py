@@ -14,6 +14,7 @@ from evalrunner.cost.tokens import count_text, texts, truncate
 from evalrunner.simulator.brains import Brain, Calls, Lookup, arithmetic, echo, last_text
 from evalrunner.simulator.calls import Call, Choice, Refusal, Reply, Tokens, ToolCall
 from evalrunner.simulator.chance import draw, is_right, normal, unit
+from evalrunner.simulator.judging import Judging
 from evalrunner.simulator.media import media_of
 from evalrunner.simulator.settings import SimulatorSettings
 from evalrunner.simulator.tool_caller import ToolCaller, fill
@@ -92,7 +93,12 @@ class Engine:
         seed = self._settings.seed
         if solution.wrong is None:
             return solution.right
-        if is_right(accuracy, seed=seed, subject=solution.subject, model=call.model, request=draws, correlation=self._settings.correlation):
+        if solution.accuracy is not None:
+            accuracy, draws = solution.accuracy, solution.request or draws
+        right = is_right(accuracy, seed=seed, subject=solution.subject, model=call.model, request=draws, correlation=self._settings.correlation)
+        if solution.accuracy is not None:  # a verdict is no answer to count
+            return solution.right if right else solution.wrong(draw(seed, "wrong", call.model, draws))
+        if right:
             self.right[call.model] = self.right.get(call.model, 0) + 1
             return solution.right
         self.wrong[call.model] = self.wrong.get(call.model, 0) + 1
@@ -139,7 +145,7 @@ def _brains(settings: SimulatorSettings) -> tuple[Brain, ...]:
     lookup = Lookup(settings.answers)
     caller = ToolCaller(lookup, eager=settings.brain == "tool_caller")
     by_name: dict[str, tuple[Brain, ...]] = {"arithmetic": (arithmetic,), "lookup": (lookup,), "echo": (), "tool_caller": (caller, lookup, arithmetic)}
-    return (*by_name.get(settings.brain, (caller, lookup, arithmetic)), echo)
+    return (Judging(settings.judge_accuracy, (lookup, arithmetic)), *by_name.get(settings.brain, (caller, lookup, arithmetic)), echo)
 
 
 def _identity(call: Call) -> str:

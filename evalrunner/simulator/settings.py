@@ -44,14 +44,15 @@ class Effect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class SimulatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a simulator is told; every field is an option of the same name.
 
-    `accuracy`, `latency`, `limits` are by model, `*` stands for all others; one value alone stands for all. `limits: false` switches limits off; models
-    without a line have the catalogue's. `answers` are (question, answer) pairs for the lookup and tool-caller brains; `brain: {lookup: answers}` says
-    both at once. `brain` may be the base URL of an
-    OpenAI-compatible server that answers instead. `models`: ids to accept beside the catalogue's and those named elsewhere here. `blocked`: words that
-    moderation refuses. `cache`: implicit context cache, the one thing that makes usage depend on what came before. `clock_scale` multiplies every delay.
+    `accuracy`, `judge_accuracy` (share of right verdicts), `latency`, `limits` are by model, `*` stands for all others; one value alone stands for all.
+    `limits: false` switches limits off; models without a line have the catalogue's. `answers` are (question, answer) pairs for the lookup and tool-caller
+    brains; `brain: {lookup: answers}` says both at once. `brain` may be the base URL of an OpenAI-compatible server that answers instead. `models`: ids to
+    accept beside the catalogue's and those named elsewhere here. `blocked`: words that moderation refuses. `cache`: implicit context cache, the one thing
+    that makes usage depend on what came before. `clock_scale` multiplies every delay.
     """
 
     accuracy: dict[str, float] = field(default_factory=dict)
+    judge_accuracy: dict[str, float] = field(default_factory=dict)
     brain: str = "auto"
     answers: tuple[tuple[str, Any], ...] = ()
     effects: tuple[Effect, ...] = ()
@@ -73,7 +74,7 @@ class SimulatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def named_models(self) -> frozenset[str]:
         """Every model id these settings speak of: all are accepted."""
-        return frozenset({*self.models, *self.accuracy, *self.latency, *(self.limits or ())} - {"*"})
+        return frozenset({*self.models, *self.accuracy, *self.judge_accuracy, *self.latency, *(self.limits or ())} - {"*"})
 
 
 def parse_settings(options: Mapping[str, Any], base: Path = Path()) -> SimulatorSettings:
@@ -103,9 +104,10 @@ def _check(settings: SimulatorSettings) -> None:
         raise ValueError(f"brain: {settings.brain!r} is none of {', '.join(BRAINS)}, nor a base URL{_near(settings.brain, BRAINS)}")
     if settings.brain == "lookup" and not settings.answers:
         raise ValueError("brain: lookup needs `answers`")
-    for model, accuracy in settings.accuracy.items():
-        if not 0 <= accuracy <= 1:
-            raise ValueError(f"accuracy.{model}: {accuracy} is not between 0 and 1")
+    for name in ("accuracy", "judge_accuracy"):
+        for model, accuracy in getattr(settings, name).items():
+            if not 0 <= accuracy <= 1:
+                raise ValueError(f"{name}.{model}: {accuracy} is not between 0 and 1")
     if not (settings.correlation.question >= 0 <= settings.correlation.model and settings.correlation.question + settings.correlation.model <= 1):
         raise ValueError("correlation: question and model are parts of 1")
     for name in ("chunk_tokens", "clock_scale", "batch_seconds"):
@@ -167,6 +169,7 @@ def _said(error: ValidationError, where: str) -> str:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "accuracy": lambda given: {"*": given} if isinstance(given, int | float) else given,
+    "judge_accuracy": lambda given: {"*": given} if isinstance(given, int | float) else given,
     "latency": _by_model(Latency, "latency", "ttft_ms"),
     "limits": _by_model(Limit, "limits", "rpm"),
     "faults": _listed(Fault, "faults"),

@@ -35,6 +35,11 @@ class Ledger:
         self._redactor = redactor
         self._schemas = parts.schemas(manifest.columns)
 
+    @property
+    def _tables(self) -> list[str]:
+        """Those the run has a directory of."""
+        return [name for name in parts.TABLES if name in parts.EVERY_RUN or (self.run / name).is_dir()]
+
     def commit(self, tables: Mapping[str, pa.Table], superseded: Mapping[str, Sequence[str]], **changes: Any) -> str:
         """Add one part to each table, and change fields of the manifest with it; `superseded` are keys whose old row is in that file.
 
@@ -49,7 +54,9 @@ class Ledger:
             else:
                 dropped.append(file)
         number = self.manifest.next_part
-        fresh |= {f"{name}/part-{number:05}.parquet": [table] for name, table in tables.items()}
+        for name in (name for name, table in tables.items() if table.num_rows and name not in self._tables):
+            self._files.make_directory(self.run / name)
+        fresh |= {f"{name}/part-{number:05}.parquet": [table] for name, table in tables.items() if table.num_rows or name in parts.EVERY_RUN}
         # parts without a row (a run's first, for readers that come early) give their place to the next
         following = number + 1 if any(table.num_rows for table in tables.values()) else number
         self._publish(fresh, dropped, next_part=following, **changes)
@@ -57,7 +64,7 @@ class Ledger:
 
     def merge(self, rows: int, limit: int) -> None:
         """Make one part of those with fewer than `rows`, up to `limit` rows and 64 MB together, so that it fits into memory."""
-        for table in parts.TABLES:
+        for table in self._tables:
             group: list[Part] = []
             held = 0
             for part in [part for part in self.manifest.parts if part.table == table and part.rows < rows]:
@@ -83,7 +90,7 @@ class Ledger:
         """Make the directories what the manifest says; finishes a commit that was cut short."""
         for file in self.manifest.dropped:
             self._files.unlink(self.run / file)
-        hidden = {path for table in parts.TABLES for path in (self.run / table).glob(".part-*.new")}
+        hidden = {path for table in self._tables for path in (self.run / table).glob(".part-*.new")}
         for part in self.manifest.parts:
             path = hidden_path(self.run / part.file)
             if path in hidden and checksum(path) == part.sha256:
@@ -91,7 +98,7 @@ class Ledger:
                 hidden.remove(path)
         for path in hidden:
             self._files.unlink(path)
-        for table in parts.TABLES:
+        for table in self._tables:
             self._files.sync_directory(self.run / table)
         for number, path in segments(self.run / "journal", 0).items():
             if number < self.manifest.journal_from:
@@ -139,7 +146,7 @@ class Ledger:
             rows, data = parts.parquet(chunks, self._schemas[file.partition("/")[0]])
             self._files.write_file(hidden_path(self.run / file), data)
             written[file] = Part(file=file, rows=rows, sha256=hashlib.sha256(data).hexdigest())
-        for table in parts.TABLES:
+        for table in self._tables:
             self._files.sync_directory(self.run / table)
         kept = [written.pop(part.file, part) for part in self.manifest.parts if part.file not in dropped]
         self.update(parts=[*kept, *written.values()], dropped=dropped, **changes)
@@ -148,7 +155,7 @@ class Ledger:
     def _foreign(self) -> list[str]:
         listed = {part.file for part in self.manifest.parts}
         said = []
-        for table in parts.TABLES:
+        for table in self._tables:
             for path in sorted((self.run / table).iterdir()):
                 file = f"{table}/{path.name}"
                 if file in listed or path.name.startswith((".", "_")):

@@ -58,8 +58,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         return iso(self.clock.wall_us(self.clock.now_ns()))
 
 
-class Resumed(Struct, frozen=True, kw_only=True):
-    """What `resume` found: keys that are final, planned requests without a row, and rows without an answer, whose requests are sent again.
+class Resumed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `resume` found: keys that are final, planned requests without a row, rows without an answer, whose requests are sent again, and answers with a
+    score that is still to come.
 
     `in_flight`: how many of them were under way when the last session was killed or dropped them; they may have been paid for, and are bought again.
     """
@@ -67,6 +68,7 @@ class Resumed(Struct, frozen=True, kw_only=True):
     answered: int
     missing: int
     sent_again: int
+    unscored: int = 0
     in_flight: int = 0
 
 
@@ -94,7 +96,7 @@ class Opening:
         files.make_directory(run)
         self._lock = lock.take(run, files, self._settings.now)
         self._refuse_foreign()
-        for name in parts.TABLES:
+        for name in parts.EVERY_RUN:
             files.make_directory(run / name)
         text = self._redactor.text(about.config_text)
         files.replace_file(run / "config.yaml", text.encode())
@@ -122,14 +124,15 @@ class Opening:
         manifest = load(self._run)
         old_plan, new_plan = manifest.plan, self._described()
         manifest.columns = joined(manifest.columns, columns_of(self._plan))
-        for name in parts.TABLES:
+        for name in parts.EVERY_RUN:
             self._files.make_directory(self._run / name)
         self.ledger = Ledger(self._run, manifest, self._files, self._redactor)
         self.ledger.settle()
         self.messages = self.ledger.check()
+        known_by = ["key", "outcome", *(f"score_{name}_why" for name in manifest.columns.scores)]
         for part in self.ledger.manifest.parts:
             if part.table == "results":
-                self.known.scan(parts.read(self._run / part.file, ["key", "outcome"]), part.file)
+                self.known.scan(parts.read(self._run / part.file, known_by), part.file)
         following = self._replay_journal()
         self.messages += _changed_data(old_plan, new_plan)
         self._resume(old_plan == new_plan, following, new_plan)
@@ -154,9 +157,9 @@ class Opening:
     def _resume(self, same_plan: bool, following: int, plan: dict[str, Any]) -> None:
         manifest, known = self.ledger.manifest, self.known
         counts = known.counts(self._plan.size)
-        in_flight = known.without_answer(self.in_flight.read())
-        self.resumed = Resumed(answered=known.final, missing=counts["missing"], sent_again=len(known.open), in_flight=in_flight)
-        if manifest.state == "complete" and same_plan and not (self.messages or known.open or counts["missing"]):
+        left = {"missing": counts["missing"], "sent_again": len(known.open), "unscored": len(known.unscored)}
+        self.resumed = Resumed(answered=known.final, in_flight=known.without_answer(self.in_flight.read()), **left)
+        if manifest.state == "complete" and same_plan and not (self.messages or known.open or known.unscored or counts["missing"]):
             self.nothing_left = True
             return
         now = {"at": self._settings.now, **msgspec.to_builtins(self.resumed)}

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 
 from evalrunner.store.rows import Columns
 
-TABLES = ("results", "attempts")
+TABLES = ("results", "attempts", "judgements")
+EVERY_RUN = ("results", "attempts")
+"""The tables that are there from the start; `judgements` comes with the first."""
 
 _TIME = pa.timestamp("us", "UTC")
 _TAGS = pa.map_(pa.string(), pa.string())
@@ -57,8 +59,22 @@ _ATTEMPTS = pa.schema(
         *_named(pa.string(), "raw"),
     ]
 )
+_JUDGEMENTS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        *_named(pa.string(), "id scorer judge judge_id provider sample_id order outcome verdict"),
+        *_named(pa.float64(), "score label"),
+        *_named(pa.string(), "reason output error_code error_message"),
+        *_named(pa.int32(), "attempts"),
+        *_named(pa.int64(), "prompt_tokens completion_tokens reasoning_tokens cached_tokens"),
+        *_named(pa.float64(), "cost"),
+        *_named(pa.string(), "currency"),
+        ("started_at", _TIME),
+        *_named(pa.float64(), "wait_ms latency_ms"),
+    ]
+)
 # everything else repeats, and a dictionary pays
-_MANY_VALUES = {"key", "output", "reasoning", "tool_calls", "conversation", "response_id", "raw", "scheduled_at", "started_at", "finished_at"}
+_MANY_VALUES = {"key", "id", "output", "reason", "reasoning", "tool_calls", "conversation", "response_id", "raw", "scheduled_at", "started_at", "finished_at"}
 # only where someone filters: minimum and maximum of texts would fill the footer
 _FILTERED = {"prompt_set", "prompt", "model", "provider", "outcome", "started_at", "trial"}
 _GROUP_BYTES = 64 << 20
@@ -75,16 +91,17 @@ def schemas(columns: Columns) -> dict[str, pa.Schema]:
             *(field for name in columns.scores for field in ((f"score_{name}", pa.float64()), (f"score_{name}_why", pa.string()))),
         ]
     )
-    return {"results": results, "attempts": _ATTEMPTS}
+    return {"results": results, "attempts": _ATTEMPTS, "judgements": _JUDGEMENTS}
 
 
 def tables(lines: bytes, columns: Columns) -> dict[str, pa.Table]:
     """The tables that journal `lines` hold; of several rows with one key the last."""
-    results, attempts = schemas(columns).values()
+    known = schemas(columns)
+    results, attempts, judgements = known.values()
     scores = {f"score_{name}" for name in columns.scores}
-    wire = pa.schema([("row", _wire(results, scores)), ("attempts", pa.list_(_wire(attempts, set())))])
+    wire = pa.schema([("row", _wire(results, scores)), ("attempts", pa.list_(_wire(attempts, set()))), ("judgement", _wire(judgements, set()))])
     if not lines:
-        return {"results": results.empty_table(), "attempts": attempts.empty_table()}
+        return {name: schema.empty_table() for name, schema in known.items()}
     try:
         parsed = pj.read_json(
             pa.BufferReader(lines),
@@ -93,8 +110,9 @@ def tables(lines: bytes, columns: Columns) -> dict[str, pa.Table]:
         )
     except pa.ArrowInvalid:
         parsed = _value_by_value(lines, wire)
-    rows, tries = (parsed[name].combine_chunks() for name in ("row", "attempts"))
-    return {"results": latest(_stored(rows, results)), "attempts": _stored(tries.flatten(), attempts)}
+    rows, tries, judged = (parsed[name].combine_chunks() for name in ("row", "attempts", "judgement"))
+    rows, judged = (array.filter(array.is_valid()) for array in (rows, judged))
+    return {"results": latest(_stored(rows, results)), "attempts": _stored(tries.flatten(), attempts), "judgements": _stored(judged, judgements)}
 
 
 def latest(table: pa.Table) -> pa.Table:
@@ -181,12 +199,12 @@ def _as_stored(array: pa.Array, arrow: pa.DataType) -> pa.Array:
 def _value_by_value(lines: bytes, wire: pa.Schema) -> pa.Table:
     """The same table when Arrow refuses the lines: a value that does not fit its column (2**64 tokens, a plug-in's oddity) is null; its row stays."""
     decoded = [msgspec.json.decode(line) for line in lines.split(b"\n") if line]
-    return pa.table([pa.array([_fitting(line[field.name], field.type) for line in decoded], field.type) for field in wire], schema=wire)
+    return pa.table([pa.array([_fitting(line.get(field.name), field.type) for line in decoded], field.type) for field in wire], schema=wire)
 
 
 def _fitting(value: Any, arrow: pa.DataType) -> Any:
     if pa.types.is_struct(arrow):
-        return {field.name: _fitting(value.get(field.name), field.type) for field in arrow.fields}
+        return None if value is None else {field.name: _fitting(value.get(field.name), field.type) for field in arrow.fields}
     if pa.types.is_list(arrow):
         return [_fitting(item, arrow.value_type) for item in value or ()]
     try:

@@ -36,6 +36,11 @@ def read_attempts(run: str | Path, columns: Sequence[str] | None = None) -> pa.T
     return _read(Path(run), "attempts", columns)
 
 
+def read_judgements(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Every question that scorers asked models in `run`, and what came of it. Raises `StoreError`."""
+    return _read(Path(run), "judgements", columns)
+
+
 def _read(run: Path, name: str, columns: Sequence[str] | None) -> pa.Table:
     for _ in range(_TRIES):
         before = raw(run)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from evalrunner.analysis import metrics
-from evalrunner.records import Attempt, Cell, Completion, Plan, Record, Score, Usage
+from evalrunner.records import Attempt, Cell, Completion, Judgement, Plan, Record, Score, Usage
 from evalrunner.store.redact import Redactor
 
 ParamKind = Literal["integer", "number", "bool", "string", "json"]
@@ -65,6 +65,27 @@ def encode(record: Record, run_id: str, columns: Columns, redactor: Redactor) ->
     for before, after in zip([row, *attempts], masked, strict=True):
         after.update((name, before[name]) for name in _IDENTITY & before.keys())
     return _json(_encode, {"row": masked[0], "attempts": masked[1:]}), True
+
+
+def encode_judgement(judgement: Judgement, redactor: Redactor) -> bytes:
+    """The journal body of one judgement."""
+    row = msgspec.to_builtins(judgement, enc_hook=str)
+    row["started_at"] = row.pop("started_us")
+    if row["error_message"]:
+        row["error_message"] = redactor.message(row["error_message"])
+    body = _json(_encode, {"judgement": row})
+    return body if not redactor.touches(body) else _json(_encode, {"judgement": redactor.value(row) | {"key": judgement.key, "id": judgement.id}})
+
+
+def encode_scores(row: Mapping[str, Any], scores: Mapping[str, Score], redactor: Redactor) -> bytes:
+    """The journal body of a stored row (as it travels, `unscored.py`) with other scores; its attempts are where they are."""
+    fresh = dict(row)
+    for name, score in scores.items():
+        fresh |= {f"score_{name}": None, f"score_{name}_why": None} | _score(name, score)
+    body = _json(_encode, {"row": fresh, "attempts": []})
+    if not redactor.touches(body):
+        return body
+    return _json(_encode, {"row": redactor.value(fresh) | {name: row[name] for name in _IDENTITY}, "attempts": []})
 
 
 def _echoed(record: Record, redactor: Redactor) -> bool:

@@ -14,17 +14,19 @@ import msgspec
 import pyarrow as pa
 
 from evalrunner.errors import RunError, StoreError
-from evalrunner.records import Plan, Record, Request
+from evalrunner.records import Judgement, Plan, Record, Request, Score
 from evalrunner.store import parts
 from evalrunner.store.files import disk_errors
 from evalrunner.store.in_flight import IN_FLIGHT
 from evalrunner.store.journal import Journal, frame, segments
+from evalrunner.store.known import is_open
 from evalrunner.store.opening import About, Opening, Resumed, Settings
-from evalrunner.store.readers import read_attempts, read_manifest, read_results
+from evalrunner.store.readers import read_attempts, read_judgements, read_manifest, read_results
 from evalrunner.store.redact import Redactor
-from evalrunner.store.rows import encode
+from evalrunner.store.rows import encode, encode_judgement, encode_scores
+from evalrunner.store.unscored import answered_judgements, unscored_rows
 
-__all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_manifest", "read_results"]
+__all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_judgements", "read_manifest", "read_results"]
 
 
 class RunDir:
@@ -94,14 +96,35 @@ class RunDir:
 
     async def add(self, record: Record) -> None:
         """Write `record` down: when this returns it survives the process, and within 1 s or 64 rows (at once if `durable`) the machine. Raises `StoreError`."""
+        body, masked = encode(record, self.run_id, self._opening.ledger.manifest.columns, self._redactor)
+        self._redacted += masked
+        unscored = any(is_open(score) for score in record.scores.values())
+        await self._write(body, record.request.key, record.outcome, unscored=unscored)
+
+    async def judged(self, judgement: Judgement) -> None:
+        """Write `judgement` down, as surely as `add` does."""
+        await self._write(encode_judgement(judgement, self._redactor))
+        self.in_flight.end(judgement.id)
+
+    async def rescore(self, row: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+        """Give a row of `unscored` other scores; the rest of it stays."""
+        unscored = any(is_open(score) for score in scores.values())
+        await self._write(encode_scores(row, scores, self._redactor), row["key"], row["outcome"], unscored=unscored)
+
+    def unscored(self) -> dict[str, dict[str, Any]]:
+        """Key -> row of the answers that earlier sessions did not score to the end, as `rescore` takes it."""
+        return unscored_rows(self.path) if self._known.unscored else {}
+
+    def judgements(self) -> dict[str, Judgement]:
+        """Id -> judgement of what earlier sessions asked and had answered, for the requests that are not done."""
+        return {judgement.id: judgement for judgement in answered_judgements(self.path) if not self._known.is_final(judgement.key)} if self.resumed else {}
+
+    async def _write(self, body: bytes, key: str = "", outcome: str = "", *, unscored: bool = False) -> None:
         if self._failure is not None:
             raise self._failure
         if self._journal is None:
             raise StoreError(f"{self.path}: this run is not open")
-        key = record.request.key
-        body, masked = encode(record, self.run_id, self._opening.ledger.manifest.columns, self._redactor)
-        self._redacted += masked
-        if old := self._known.add(key, record.outcome):
+        if key and (old := self._known.add(key, outcome, unscored=unscored)):
             self._superseded.setdefault(old, []).append(key)
         if not self._journal.rows:
             self._segment_ns = self._settings.clock.now_ns()
