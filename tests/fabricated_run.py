@@ -68,7 +68,7 @@ def fabricate(
                         row[f"score_{name}"] = None if row["score"] is None else row["score"] if k == 0 else round(float(rng.uniform(0.3, 1)), 2)
                         row[f"score_{name}_why"] = "no answer to score" if row["score"] is None else f"{row['output'][-3:]!r} against {row['target']!r}"
                     row = {
-                        name: put.get(name, value) if value is not None or name in ("reasoning", "tool_calls") else value
+                        name: put.get(name, value) if value is not None or name in ("reasoning", "tool_calls", "conversation") else value
                         for name, value in row.items()
                         if name != "score"
                     }
@@ -122,6 +122,7 @@ def _row(rng: np.random.Generator, place: tuple[str, str, int], question: tuple[
         "output": (f"{reasons}The answer is {answer}" if prompt == "careful" else answer) if answered else None,
         "reasoning": None,
         "tool_calls": None,
+        "conversation": None,
         "finish_reason": ("length" if outcome == "truncated" else "stop") if answered else None,
         "response_id": f"chatcmpl-{rng.integers(1 << 40):x}" if answered else None,
         "response_model": f"{model}-2025-01-25" if answered else None,

@@ -20,6 +20,9 @@ from fabricated_run import fabricate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalrunner.analysis.compare import Options, compare
+from evalrunner.analysis.flips import flipped_samples
+from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.summary import summarise
 from evalrunner.report import quantities
 from evalrunner.report.page import SampleRows, in_script, render
@@ -113,6 +116,85 @@ def test_long_texts_are_cut_and_say_so():
         assert json.loads(block["texts"][0])[0]["content"][1]["image"] == "data:image/png;base64,…"
 
 
+def held_against(old, new, **options):
+    """What a page needs to show `new` against `old`."""
+    sides = [Side(name, run.results, run.manifest["plan"], {}) for name, run in (("reports/blessed", old), ("now", new))]
+    comparison = compare(*sides, Options(**options))
+    return {"comparison": comparison, "flips": flipped_samples(comparison, old.results, new.results)}
+
+
+def test_what_changed_against_a_baseline_is_counted_and_shown():
+    """The verdict, how many were lost and gained, the exact p, and the lost samples with both answers: readable without a script."""
+    old, new = (fabricate(80, models=["qwen-max"], prompts=["plain"], seed=seed) for seed in (3, 4))
+    against = held_against(old, new)
+    page = render(new.summary, new.rows, **against)
+    text = visible(page)
+    counts = against["comparison"].pairs[0].flips["score_exact"]
+    assert "Against the baseline reports/blessed" in text
+    assert f"{len(counts.lost)} lost and {len(counts.gained)} gained of" in text
+    assert len(counts.lost) > 0
+    lost = next(one for one in against["flips"] if one.kind == "lost")
+    section = page[page.index('<section id="flips"') : page.index('<section id="tradeoffs"') if '<section id="tradeoffs"' in page else None]
+    assert f"<mark>{lost.candidate.output}</mark>" in section
+    assert section.index("Lost: right before") < section.index("Gained: wrong before")
+    assert "Against the baseline" not in visible(render(new.summary, new.rows))
+
+
+@pytest.mark.parametrize(
+    ("drop", "samples", "margin", "expected"),
+    [
+        (0.4, 200, 0.0, "Worse"),
+        (0.0, 200, 0.0, "No difference shown"),
+        (0.0, 40, 0.02, "Inconclusive"),
+        (-0.4, 200, 0.02, "Better"),
+        (0.0, 400, 0.1, "Not worse"),
+    ],
+)
+def test_the_baseline_verdict_says_what_is_shown_and_no_more(drop, samples, margin, expected):
+    """Worse and better are said where the interval shows them; where it does not, how many samples would decide."""
+    old = fabricate(samples, models=["qwen-max"], prompts=["plain"], failing=0)
+    score = old.results["score_exact"].to_pylist()
+    moved = [1.0 - value if k % 100 < abs(drop) * 100 and value == (drop > 0) else value for k, value in enumerate(score)]
+    if drop == 0:
+        moved = [1.0 - value if k in (5, 6) else value for k, value in enumerate(score)]
+    at = old.results.schema.get_field_index("score_exact")
+    new = old._replace(results=old.results.set_column(at, "score_exact", pa.array(moved)))
+    text = visible(render(new.summary, new.rows, **held_against(old, new, margins={"score_exact": margin})))
+    assert f"Against the baseline reports/blessed {expected} " in text
+    assert ("samples would decide" in text) == (expected in ("Inconclusive", "No difference shown"))
+
+
+def test_several_cells_against_a_baseline_name_the_worse_ones():
+    """With eight configurations the strip counts, and names what got worse or better."""
+    old, new = fabricate(120, seed=7), fabricate(120, seed=11)
+    against = held_against(old, new)
+    text = visible(render(new.summary, new.rows, **against))
+    worse = sum(pair.metrics["score_exact"].verdict == "worse" for pair in against["comparison"].pairs)
+    assert worse > 0
+    assert f"Worse: {worse} of 8" in text
+
+
+def test_every_two_cells_are_held_against_each_other(run):
+    """Each pair stands in the matrix both ways and once in its table, with wins, ties and losses; what Holm's correction leaves has an arrow."""
+    page = render(run.summary, run.rows)
+    section = page[page.index('<section id="pairs"') : page.index('<section id="factors"')]
+    for pair in run.summary.pairs:
+        assert f'data-duel="{pair.first},{pair.second}"' in section
+        assert f'data-duel="{pair.second},{pair.first}"' in section
+        assert f"{pair.wins}–{pair.ties}–{pair.losses}" in section
+    clear = sum(pair.p_holm < 0.05 for pair in run.summary.pairs)
+    assert section.count("▲") == section.count("▼") == clear > 0
+
+
+def test_what_each_setting_did_is_told_where_there_are_two(run):
+    """Model and prompt both vary: each has its effect on score, latency, tokens and cost. With one factor there is nothing to tell apart."""
+    text = visible(render(run.summary, run.rows))
+    assert "What each setting did" in text
+    assert "prompt careful against plain" in text
+    alone = fabricate(20, prompts=["plain"])
+    assert "What each setting did" not in visible(render(alone.summary, alone.rows))
+
+
 class Elements(HTMLParser):
     """What a browser would build: the tags, and attributes that could run or load something."""
 
@@ -153,6 +235,7 @@ FIELDS = [
         "score_exact_why",
         "reasoning",
         "tool_calls",
+        "conversation",
         "finish_reason",
         "host",
         "origin",
@@ -167,16 +250,23 @@ FIELDS = [
 def test_text_from_outside_never_becomes_markup():
     """In every string field at once: the page has the elements of a harmless one, nothing that runs, nothing that loads."""
     harmless, hostile = Elements(), Elements()
-    harmless.feed(render(*_evil("harmless words")))
-    hostile.feed(render(*_evil(EVIL)))
+    harmless.feed(_evil("harmless words"))
+    hostile.feed(_evil(EVIL))
+    assert "mark" in hostile.tags
     assert hostile.tags == harmless.tags
     assert hostile.risky == []
     assert all(link.startswith("#") for link in hostile.links)
 
 
 def _evil(text):
-    run = fabricate(8, models=["a"], prompts=["p"], failing=0.4, strings=dict.fromkeys(FIELDS, text))
-    return run.summary, run.rows
+    strings = dict.fromkeys(FIELDS, text)
+    spoken = strings | {"messages": json.dumps([{"role": "user", "content": text}])}
+    sides = ((spoken | {"output": f"{text} before"}, 3), (spoken, 4), (strings, 4))
+    old, now, new = (fabricate(16, models=["a"], prompts=["p"], failing=0.3, strings=put, seed=seed) for put, seed in sides)
+    against = held_against(old, now)
+    assert len(against["flips"]) > 0
+    against["comparison"] = msgspec.structs.replace(against["comparison"], baseline=text)
+    return render(new.summary, new.rows, **against)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
@@ -271,6 +361,15 @@ def test_fillings_are_escaped():
         (quantities.money(None, "USD"), None),
         (quantities.span(0.851, 0.909), "85.1–90.9"),
         (quantities.span(None, 0.9), None),
+        (quantities.points(0.0321), "+3.2"),
+        (quantities.points(-0.0321), "−3.2"),
+        (quantities.points(-0.0001), "0.0"),
+        (quantities.points_span(-0.012, 0.034), "−1.2 … +3.4"),
+        (quantities.change(12.0, 100.0), "+12 %"),
+        (quantities.change(-3.4, 100.0), "−3.4 %"),
+        (quantities.change(1.0, 0.0), None),
+        (quantities.chance(0.0321), "0.032"),
+        (quantities.chance(0.00001), "< 0.001"),
     ],
 )
 def test_numbers_are_written_with_sense(written, expected):

@@ -31,6 +31,8 @@ MAX_TEXT = 60_000_000
 """Bytes of text, before packing, that a page carries at most: with MAX_SAMPLES what keeps it under 25 MB."""
 MAX_FIELD = 100_000
 """Characters of one field; the rest is in the Parquet files."""
+RECORD_TEXT = 500
+"""Bytes of a record's numbers, about."""
 BLOCK_TEXT = 400_000
 PREFIX = 160
 SEED = 20_240_501
@@ -90,10 +92,13 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
     edges = np.r_[starts[np.flatnonzero(np.r_[True, block[1:] != block[:-1]])], len(sample)] if len(block) else np.zeros(1, np.int64)
     table = _shortened(table)
     index = _index(table, cell, starts, block + 1, scorers)
-    columns = _record_columns(table, _attempts_by_key(rows.attempts, table))
-    bodies = [_block(columns, table, int(first), int(last)) for first, last in pairwise(edges)]
+    attempts, names = _attempts_by_key(rows.attempts, table), _record_columns(table)
+
+    def packed(edge: tuple[Any, Any]) -> str:  # block by block: as Python's own values the records take ten times their bytes
+        return _packed(_block(table.slice(edge[0], edge[1] - edge[0]), int(edge[0]), names, attempts))
+
     with ThreadPoolExecutor(2) as pool:
-        blocks = list(pool.map(_packed, [index, *bodies]))
+        blocks = [_packed(index), *pool.map(packed, pairwise(edges))]
     return Packed(blocks, len(starts), layout.samples, len(order))
 
 
@@ -143,7 +148,7 @@ def _weights(results: pads.Dataset, layout: _Layout) -> Ints:
     """Bytes of text of each sample. A conversation counts once for all the records of a sample that share a length of it."""
     texts = [name for name in (*_TEXTS, "messages") if name in results.schema.names]
     lengths = results.to_table(columns={name: pc.binary_length(pads.field(name)) for name in texts}) if texts else pa.table({})
-    weight = np.full(layout.samples, 200, dtype=np.int64)
+    weight = np.full(layout.samples, 200, dtype=np.int64) + RECORD_TEXT * np.bincount(layout.sample, minlength=layout.samples)
     for name in texts:
         length = pc.fill_null(lengths[name], 0).to_numpy().astype(np.int64)
         if name == "messages":
@@ -227,22 +232,21 @@ def _question(messages: str | None) -> str:
     return " ".join(str(content)[:1200].split())[:300]
 
 
-def _record_columns(table: pa.Table, attempts: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
-    """Everything else of a record, as lists of JSON's own types; columns without a value are left out."""
-    columns: dict[str, list[Any]] = {}
-    for name in table.column_names:
-        column = table[name]
-        if name in _IN_INDEX or name == "messages" or name.startswith("param_") or column.null_count == len(column):
-            continue
-        if pa.types.is_timestamp(column.type):
-            columns[name] = pc.cast(pc.cast(column, pa.timestamp("us")), pa.string()).to_pylist()
-        elif pa.types.is_floating(column.type):
-            columns[name] = _numbers(column, 3 if name.endswith("_ms") else 9)
-        else:
-            columns[name] = column.to_pylist()
-    if attempts:
-        columns["attempt_rows"] = [attempts.get(key) for key in columns["key"]]
-    return columns
+def _record_columns(table: pa.Table) -> list[str]:
+    """The columns of the records that the index does not have; those without a value are left out."""
+    others = [name for name in table.column_names if name not in _IN_INDEX and name != "messages" and not name.startswith("param_")]
+    return [name for name in others if table[name].null_count < table.num_rows]
+
+
+def _values(column: pa.ChunkedArray, name: str) -> list[Any]:
+    """As JSON's own types."""
+    if pa.types.is_timestamp(column.type):
+        texts: list[Any] = pc.cast(pc.cast(column, pa.timestamp("us")), pa.string()).to_pylist()
+        return texts
+    if pa.types.is_floating(column.type):
+        return list(_numbers(column, 3 if name.endswith("_ms") else 9))
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _numbers(column: pa.ChunkedArray, digits: int) -> list[float | None]:
@@ -267,15 +271,12 @@ def _attempts_by_key(attempts: pa.Table | pads.Dataset | None, table: pa.Table) 
     return found
 
 
-def _block(columns: Mapping[str, list[Any]], table: pa.Table, first: int, last: int) -> bytes:
-    if "messages" in table.column_names:
-        codes, texts = _codes(table["messages"].slice(first, last - first))
-        messages = codes.tolist()
-    else:
-        messages, texts = [-1] * (last - first), []
-    return msgspec.json.encode(
-        {"start": first, "texts": texts, "columns": {"messages": messages, **{name: values[first:last] for name, values in columns.items()}}}
-    )
+def _block(table: pa.Table, start: int, names: Sequence[str], attempts: Mapping[str, list[dict[str, Any]]]) -> bytes:
+    codes, texts = _codes(table["messages"]) if "messages" in table.column_names else (np.full(table.num_rows, -1), [])
+    columns: dict[str, list[Any]] = {"messages": codes.tolist(), **{name: _values(table[name], name) for name in names}}
+    if attempts:
+        columns["attempt_rows"] = [attempts.get(key) for key in columns["key"]]
+    return msgspec.json.encode({"start": start, "texts": texts, "columns": columns})
 
 
 def _packed(body: bytes) -> str:

@@ -11,6 +11,9 @@ from urllib.parse import quote
 import pytest
 from fabricated_run import fabricate
 
+from evalrunner.analysis.compare import compare
+from evalrunner.analysis.flips import flipped_samples
+from evalrunner.analysis.pairing import Side
 from evalrunner.report.page import SampleRows, render
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -39,7 +42,20 @@ FIELDS = [
         "target",
         "error_code",
     ),
-    *("error_message", "response_model", "score_exact_why", "reasoning", "tool_calls", "finish_reason", "host", "origin", "command", "data", "template"),
+    *(
+        "error_message",
+        "response_model",
+        "score_exact_why",
+        "reasoning",
+        "tool_calls",
+        "conversation",
+        "finish_reason",
+        "host",
+        "origin",
+        "command",
+        "data",
+        "template",
+    ),
 ]
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
@@ -59,6 +75,21 @@ def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render(run.summary, run.rows), "utf-8")
     return path
+
+
+def against(old, new):
+    """What a page needs to show `new` against `old`."""
+    comparison = compare(*(Side(name, run.results, run.manifest["plan"], {}) for name, run in (("blessed", old), ("now", new))))
+    return {"comparison": comparison, "flips": flipped_samples(comparison, old.results, new.results)}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A report of a run that is held against a baseline, with what that found."""
+    old, new = fabricate(80, seed=7), fabricate(80, seed=11)
+    path, found = tmp_path_factory.mktemp("compared") / "report.html", against(old, new)
+    path.write_text(render(new.summary, new.rows, **found), "utf-8")
+    return path, found["comparison"]
 
 
 @pytest.fixture
@@ -106,10 +137,13 @@ def test_opens_from_disk_without_a_network(visit, report):
 @pytest.mark.parametrize("text", [EVIL, "javascript:alert(1)", "__proto__", "\u202e\u2028=cmd|x"], ids=["markup", "url", "prototype", "odd letters"])
 def test_text_from_outside_is_shown_and_never_run(visit, tmp_path, text):
     """A model that answers with a script is quoted, letter by letter: in every field, in the tables and in the drill-down."""
-    run = fabricate(6, models=["a"], prompts=["p"], failing=0.4, strings=dict.fromkeys(FIELDS, text))
+    strings = dict.fromkeys(FIELDS, text)
+    spoken = strings | {"messages": json.dumps([{"role": "user", "content": text}])}
+    old, now, run = (fabricate(6, models=["a"], prompts=["p"], failing=0.2, strings=put, seed=seed) for put, seed in ((spoken, 3), (spoken, 8), (strings, 8)))
     path = tmp_path / "report.html"
-    path.write_text(render(run.summary, run.rows), "utf-8")
+    path.write_text(render(run.summary, run.rows, **against(old, now)), "utf-8")
     page = visit(path)
+    assert " ".join(text.split()) in " ".join(page.locator("#flips .flip").first.inner_text().split())
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     shown = " ".join(page.locator("h1").inner_text().split())
     assert shown == " ".join(text.split())
@@ -118,7 +152,7 @@ def test_text_from_outside_is_shown_and_never_run(visit, tmp_path, text):
         page.wait_for_selector("#detail .result")
         assert page.evaluate("text => document.getElementById('detail').textContent.includes(text)", text)
         assert page.evaluate("text => document.getElementById('provenance').textContent.includes(text)", text)
-    assert page.locator("main img, main script, main a, main iframe, #detail svg:not(.swatch)").count() == 0
+    assert page.locator("main img, main script, main a:not([href^='#/id=']), main iframe, #detail svg:not(.swatch)").count() == 0
 
 
 def test_readable_without_javascript(visit, report):
@@ -156,6 +190,75 @@ def test_search_and_filters_find_samples(visit, report):
         assert int(rows(page).split()[0]) <= wide
     page.locator("#reset").click()
     assert rows(page) == "60 of 60 samples"
+
+
+def test_a_field_of_the_matrix_opens_what_the_two_disagree_on(visit, report):
+    """A click on a pair lists the samples that one has right and the other wrong, those two first; the address keeps it, the chip takes it away."""
+    page = visit(report)
+    button = page.locator("#pairs .duel button").nth(3)
+    wins, _, losses = (int(part) for part in button.locator(".sub").inner_text().split("–"))
+    button.click()
+    assert rows(page) == f"{wins + losses} of 60 samples"
+    assert len(set(page.locator("#detail .result-head b").all_inner_texts()[:2])) == 2
+    assert visit(report, page.evaluate("location.hash")).locator("#found").inner_text() == rows(page)
+    page.locator(".chip").click()
+    assert rows(page) == "60 of 60 samples"
+
+
+def test_what_flipped_can_be_filtered_and_opened(visit, compared):
+    """The lost and the gained samples each are one choice in the viewer; a lost one in the page leads to all its answers."""
+    path, comparison = compared
+    page = visit(path)
+    for choice, kind in (("lost", "lost"), ("gained", "gained")):
+        page.get_by_label("Flipped or not").select_option(choice)
+        ids = {sample for pair in comparison.pairs for sample in getattr(pair.flips["score_exact"], kind)}
+        assert rows(page) == f"{len(ids)} of 80 samples"
+    page.locator("#reset").click()
+    link = page.locator("#flips .flip a").first
+    name = link.inner_text()
+    link.click()
+    page.wait_for_function("name => document.querySelector('#detail h3')?.textContent === name", arg=name)
+
+
+def test_flips_need_no_script(visit, compared):
+    """Counts and the first lost answers, with what differs marked, are there without JavaScript and on paper."""
+    page = visit(compared[0], java_script_enabled=False)
+    assert page.locator("#flips .flip mark").first.is_visible()
+    assert page.locator("#flips thead").first.inner_text().count("p") > 0
+    assert page.locator("#pairs .duel b").first.is_visible()
+    page.emulate_media(media="print")
+    assert page.locator("#flips .flip").first.is_visible()
+
+
+def test_dear_samples_can_be_found(visit, report):
+    """What cost more than an amount is one filter; the amount is in the address."""
+    page = visit(report)
+    page.locator("#above").fill("0.0003")
+    assert 0 < int(rows(page).split()[0]) < 60
+    assert "above=0.0003" in page.evaluate("location.hash")
+    page.locator("#above").fill("99")
+    assert rows(page) == "0 of 60 samples"
+
+
+def test_a_tool_conversation_reads_like_one(visit, tmp_path):
+    """Calls stand as name(argument: value), results under the name of their tool, a judge's long text folded."""
+    asked = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "杭州"}'}}],
+    }
+    talk = json.dumps([asked, {"role": "tool", "tool_call_id": "c1", "content": "21 degrees"}], ensure_ascii=False)
+    calls = json.dumps([{"id": "c2", "name": "sell", "arguments": '{"amount": 3, "now": true}'}])
+    run = fabricate(2, models=["a"], prompts=["p"], failing=0, strings={"conversation": talk, "tool_calls": calls, "score_exact_why": "The judge says. " * 60})
+    path = tmp_path / "report.html"
+    path.write_text(render(run.summary, run.rows), "utf-8")
+    detail = visit(path).locator("#detail")
+    detail.locator(".result").wait_for()
+    assert detail.locator(".call").all_inner_texts() == ['weather(city: "杭州")', "sell(amount: 3, now: true)"]
+    assert "result of weather" in detail.inner_text()
+    assert not detail.locator("details.why .text").is_visible()
+    detail.locator("details.why summary").click()
+    assert detail.locator("details.why .text").is_visible()
 
 
 def test_every_state_has_an_address(visit, report):
@@ -298,9 +401,9 @@ def test_charts_tell_their_numbers(visit, report):
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
 def test_axe_finds_nothing(visit, tmp_path, width, theme):
     """WCAG 2.2 AA, as far as a machine can tell, with everything unfolded."""
-    run = fabricate(12, models=["qwen-max", "qwen3-8b"], failing=0.1)
+    old, run = (fabricate(12, models=["qwen-max", "qwen3-8b"], failing=0.1, seed=seed) for seed in (7, 8))
     path = tmp_path / "report.html"
-    path.write_text(render(run.summary, run.rows), "utf-8")
+    path.write_text(render(run.summary, run.rows, **against(old, run)), "utf-8")
     page = visit(path, "#/id=s8", viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     page.add_script_tag(content=AXE.read_text("utf-8"))
