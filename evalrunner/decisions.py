@@ -20,7 +20,7 @@ from evalrunner.analysis.rows import is_score
 from evalrunner.analysis.rules import CellKey, Gate, Rule, matches, metric_problem, rule_of
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.errors import ConfigError, DatasetError
-from evalrunner.store.run_dir import read_attempts, read_manifest, read_results
+from evalrunner.store.run_dir import read_manifest, read_results
 
 _CELLS = re.compile(r"(?P<run>.+?)\[(?P<where>\w+=.*)\]", re.DOTALL)
 
@@ -58,8 +58,8 @@ class Chosen:
 
     @cached_property
     def summary(self) -> Summary:
-        """Of the chosen cells; totals are the run's."""
-        whole = summarise(self.results, read_attempts(self.path), self.manifest)
+        """Of the chosen cells. Without the attempts: no gate needs them, and a baseline that is committed may leave them out."""
+        whole = summarise(self.results, None, self.manifest)
         return replace(whole, cells=tuple(cell for cell in whole.cells if chosen(cell, self.where)))
 
     @property
@@ -91,7 +91,7 @@ def compare_with_flips(baseline: str | os.PathLike[str], candidate: str | os.Pat
 
 
 def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Options | None = None) -> Decision:
-    """Compare, and judge by `rules`; without any by the candidate's own gate; without that no score may be worse than its margin allows.
+    """Compare, and judge by `rules` and by every margin in `options`; without rules by the candidate's own gate and every score: none may be worse.
 
     A `max_drop` is against `old`, whatever baseline its config names, and is the margin of its metric where `options` has none. Raises as `compare_runs`.
     """
@@ -102,8 +102,8 @@ def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Option
     comparison = compare(old.side, new.side, options)
     if problems := [problem for name in options.margins if (problem := metric_problem(name, new.summary.scorers))]:
         raise ConfigError(*problems)
-    if not wanted:
-        wanted = _unwritten(comparison, new.summary, options.margins)
+    judged = set(options.margins) if rules else {*options.margins, *_scores(comparison, new.summary)}
+    wanted += [Rule(metric=name, max_drop=options.margins.get(name, 0.0)) for name in sorted(judged - drops.keys())]
     gates = check_gates(wanted, new.summary, Against(comparison, old.summary))
     return Decision(
         state=gates_state(gates) if gates else "no data",
@@ -148,8 +148,7 @@ def check_baseline(gate: Gate, cells: Sequence[CellKey], hashes: Mapping[tuple[s
         raise DatasetError(f"{what} (hint: make the baseline again from the data as they are now)")
 
 
-def _unwritten(comparison: Comparison, candidate: Summary, margins: Mapping[str, float]) -> list[Rule]:
-    """No score may drop by more than its margin, nor anything else that a margin is given for."""
-    scores = {f"score_{scorer}" for cell in candidate.cells for scorer in cell.scores}
-    scores |= {name for pair in comparison.pairs for name in pair.metrics if is_score(name)}
-    return [Rule(metric=name, max_drop=margins.get(name, 0.0)) for name in sorted({*scores, *margins})]
+def _scores(comparison: Comparison, candidate: Summary) -> set[str]:
+    """The column of every score that the candidate should have or that was compared."""
+    planned = {f"score_{scorer}" for cell in candidate.cells for scorer in cell.scores}
+    return planned | {name for pair in comparison.pairs for name in pair.metrics if is_score(name)}

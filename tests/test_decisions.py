@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree as ET
@@ -156,6 +157,28 @@ def test_a_renamed_prompt_and_changed_data_need_a_word(desk, runs, capsys):
     assert "1 samples have other data" in capsys.readouterr().err
     assert main(["compare", runs["base"], str(changed), "--allow-changed-data"]) == 0
     assert "1 with other data" in capsys.readouterr().out
+
+
+def test_a_baseline_to_commit_is_manifest_and_results_alone(desk, runs, capsys):
+    """What a gate needs of a blessed run are two entries of its directory, small enough for a repository: under 200 KB for 500 samples."""
+    blessed = desk.folder / "blessed"
+    blessed.mkdir()
+    for name in ("manifest.json", "results"):
+        (shutil.copytree if name == "results" else shutil.copy)(f"{runs['base']}/{name}", blessed / name)
+    assert sum(path.stat().st_size for path in blessed.rglob("*") if path.is_file()) < 200_000
+    gate = "gate: [{metric: score_numeric, max_drop: 0.02, baseline: blessed}]"
+    assert desk.run("held", gate=gate)[1] == 0
+    assert desk.run("broke", prompts=f"p: {HASTY}", gate=gate)[1] == 1
+    assert main(["compare", str(blessed), runs["equal"], "--margin", "score_numeric=0.07"]) == 0
+
+
+def test_a_score_that_got_worse_fails_beside_a_gate_that_passes(desk, runs, capsys):
+    """The candidate's own gate says nothing of a drop: `compare` fails it all the same; with `--gate` only what is named there decides."""
+    path, code = desk.run("cheap", prompts=f"p: {HASTY}", gate="gate: [{metric: score_numeric, min: 0.1}]")
+    assert code == 0
+    assert main(["compare", runs["base"], str(path)]) == 1
+    assert main(["compare", runs["base"], str(path), "--gate", "score_numeric min=0.1"]) == 0
+    assert main(["compare", runs["base"], str(path), "--gate", "score_numeric min=0.1", "--margin", "score_numeric=0.01"]) == 1
 
 
 def test_a_config_s_gate_stops_a_run_that_is_worse_than_its_baseline(desk, runs, capsys):
