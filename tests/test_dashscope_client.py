@@ -2,12 +2,14 @@
 
 import json
 
+import httpx
 import pytest
 from scripted_server import RST, answer, chunked, scripted
 from simulated import simulated
 from test_dashscope_reader import event, message
 
 from evalrunner.clients.dashscope import NativeDialect, dashscope_client
+from evalrunner.clients.on_httpx import HttpxTransport
 from evalrunner.clients.openai import openai_client
 from evalrunner.clock import SYSTEM_CLOCK
 from evalrunner.errors import AuthError, BrokenStreamError, PluginError, RateLimitedError, RejectedError
@@ -196,6 +198,26 @@ async def test_each_model_in_the_dialect_it_needs():
     assert native.json["input"]["messages"] == audio
     assert compatible.path == "/compatible-mode/v1/chat/completions"
     assert compatible.json["messages"][0]["content"][0] == {"type": "audio_url", "audio_url": {"url": "https://x.example/a.mp3"}}
+
+
+@pytest.mark.parametrize("region", ["", "-intl"])
+@pytest.mark.parametrize(
+    ("model", "path"), [("qwen-audio-turbo", "/api/v1/services/aigc/multimodal-generation/generation"), ("qwen-turbo", "/v1/chat/completions")]
+)
+async def test_the_live_hosts(region, model, path):
+    """On DashScope's own hosts both addresses follow from either; the key goes to no other host."""
+    seen = []
+
+    def respond(sent):
+        seen.append(sent)
+        return httpx.Response(401, json={"code": "InvalidApiKey", "message": "Invalid API-key provided."})
+
+    live = account(f"https://dashscope{region}.aliyuncs.com/compatible-mode/v1", kind="openai")
+    client = openai_client(live, SYSTEM_CLOCK, HttpxTransport(live.base_url, live.timeouts, SYSTEM_CLOCK, httpx.MockTransport(respond)))
+    with pytest.raises(AuthError):
+        await client.complete(request(model))
+    await client.aclose()
+    assert (seen[0].url.host, seen[0].url.path.removeprefix("/compatible-mode")) == (f"dashscope{region}.aliyuncs.com", path)
 
 
 def test_mistakes_in_a_provider():

@@ -176,7 +176,7 @@ def jpeg(width, height):
         ("image", b"", "is not an image"),
         ("image", base64.b64decode(png(10, 40).partition(",")[2]), "is 10 × 40; both sides must be more than 10 pixels"),
         ("image", jpeg(4000, 19), "4000 × 19; the longer side may be at most 200 times the shorter"),
-        ("image", IMAGE + bytes(MAX_DATA_URI * 3 // 4), "bytes; at most 7,864,320 can be sent"),
+        ("image", IMAGE + bytes(MAX_DATA_URI * 3 // 4), "bytes; at most 7,864,272 can be sent"),
         ("file", b"", "is empty"),
     ],
 )

@@ -28,6 +28,7 @@ from evalrunner.records import Message
 
 KINDS = ("image", "audio", "file")
 MAX_DATA_URI = 10_485_760
+MAX_MEDIUM = (MAX_DATA_URI - 64) * 3 // 4  # bytes whose data URI, with its head, is no longer than that
 MAX_FILE = 150 * 2**20
 _REMOTE = re.compile(r"(https?|oss)://[^/]", re.IGNORECASE)
 _UNSEEN_IMAGE, _UNSEEN_SECONDS = (1024, 1024), 10.0  # what a URL is taken for where tokens are estimated
@@ -144,7 +145,7 @@ def _odd(step: str) -> bool:
 
 
 def _from_file(kind: str, text: str, path: Path) -> Medium:
-    most = MAX_FILE if kind == "file" else MAX_DATA_URI * 3 // 4
+    most = MAX_FILE if kind == "file" else MAX_MEDIUM
     try:
         size = path.stat().st_size
         if size > most:
