@@ -41,6 +41,13 @@ class Process:
             assert line, f"it ended without saying {words!r}: {self.said}"
             self.said += line.decode()
 
+    async def sent(self, server, count):
+        """Return when the server has so many requests; a process that ended before it sent them is a failure, not a wait."""
+        arrived, ended = asyncio.create_task(server.received(count)), asyncio.create_task(self.child.wait())
+        await asyncio.wait([arrived, ended], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        assert arrived.done(), f"{len(server.requests)} of {count} requests came"
+
     async def ended(self, within):
         began = time.monotonic()
         code = await asyncio.wait_for(self.child.wait(), within + 10)
@@ -92,7 +99,7 @@ async def test_a_signal_drains(tmp_path, number, code):
     """Nothing is sent after it, what was in flight is answered and kept, and the last line says how to go on."""
     released = asyncio.Event()
     async with scripted(QUICK, QUICK, [released, *QUICK], repeat=True) as server, started(tmp_path, "run", *config(tmp_path, server)) as process:
-        await server.received(6)
+        await process.sent(server, 6)
         process.child.send_signal(number)
         await process.says("Stopping: nothing more is sent")
         released.set()
@@ -109,7 +116,7 @@ async def test_what_is_not_answered_within_the_grace_is_dropped_and_asked_again(
     ill = Ill()
     async with scripted(ill, repeat=True) as server:
         async with started(tmp_path, "run", *config(tmp_path, server), "--grace", "0.2") as process:
-            await server.received(6)
+            await process.sent(server, 6)
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended(8) == 143
             assert "what is still in flight is dropped" in process.said
@@ -124,7 +131,7 @@ async def test_twice_leaves_at_once_with_everything_recorded(tmp_path):
     ill = Ill()
     async with scripted(ill, repeat=True) as server:
         async with started(tmp_path, "run", *config(tmp_path, server)) as process:
-            await server.received(6)
+            await process.sent(server, 6)
             process.child.send_signal(signal.SIGINT)
             await process.says("Once more to leave at once")
             process.child.send_signal(signal.SIGINT)
@@ -138,7 +145,7 @@ async def test_twice_leaves_at_once_with_everything_recorded(tmp_path):
 async def test_a_check_that_hangs_can_be_left(tmp_path):
     """Before the first request there is nothing to wait for: the run ends at once and leaves no directory."""
     async with scripted([HANG], repeat=True) as server, started(tmp_path, "run", *config(tmp_path, server, "true")) as process:
-        await server.received(1)
+        await process.sent(server, 1)
         process.child.send_signal(signal.SIGINT)
         assert await process.ended(5) == 130
         assert "stopped before anything was sent" in process.said
@@ -149,7 +156,7 @@ async def test_a_run_whose_terminal_is_gone_still_ends_in_good_order(tmp_path):
     """SIGHUP comes with a closed terminal: nothing can be said any more, and the rows are kept all the same."""
     released = asyncio.Event()
     async with scripted(QUICK, QUICK, [released, *QUICK], repeat=True) as server, started(tmp_path, "run", *config(tmp_path, server)) as process:
-        await server.received(6)
+        await process.sent(server, 6)
         process.child._transport.get_pipe_transport(2).close()
         process.child.send_signal(signal.SIGHUP)
         released.set()
@@ -168,7 +175,7 @@ async def test_nohup_is_obeyed(tmp_path):
         scripted(QUICK, QUICK, [released, *QUICK], repeat=True) as server,
         started(tmp_path, "run", *config(tmp_path, server), before=nohup) as process,
     ):
-        await server.received(6)
+        await process.sent(server, 6)
         process.child.send_signal(signal.SIGHUP)
         released.set()
         assert await process.ended(15) == 0

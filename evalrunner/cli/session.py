@@ -91,6 +91,8 @@ class _Signals:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        for number in REASONS:
+            self._loop.remove_signal_handler(number)
 
     def _asked(self, reason: str) -> None:
         if self._timer is not None:
