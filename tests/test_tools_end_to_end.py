@@ -3,10 +3,14 @@
 import json
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from evalrunner.pipeline import run
 from evalrunner.plan.config import load_config
+from evalrunner.records import Sample
+from evalrunner.scorers.tool_calls import tool_calls
+from evalrunner.store.answers import completion_of, request_of
 
 CITIES = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Hanoi", "Delhi", "Dakar"]
 CONFIG = """\
@@ -88,6 +92,15 @@ async def test_wrong_calls_are_scored_wrong(folder):
     frame, _ = await table(folder, '{weather.now: "clear over {{ city }}", clock: noon}', accuracy="0")
     assert set(frame["score_tool_calls"]) == {0.0}
     assert frame["score_tool_calls_why"].str.len().min() > 0
+
+
+async def test_stored_conversations_can_be_scored_again(folder):
+    """What `rescore` reads back has the calls of every turn: the same scorer gives the same score."""
+    await table(folder, '{weather.now: "clear over {{ city }}", clock: noon}', accuracy="0.5")
+    rows = pq.read_table(folder / "run" / "results").to_pylist()
+    again = [tool_calls()(request_of(row, Sample(id=row["sample_id"], data={}, hash="")), completion_of(row)).value for row in rows]
+    assert again == [row["score_tool_calls"] for row in rows]
+    assert set(again) == {0.0, 1.0}
 
 
 async def test_a_plug_in_answers(folder, monkeypatch):

@@ -52,6 +52,7 @@ def completion_of(row: Row) -> Completion:
         ),
         reasoning=row["reasoning"],
         tool_calls=tuple(msgspec.json.decode(row["tool_calls"])) if row["tool_calls"] else (),
+        conversation=tuple(msgspec.json.decode(row["conversation"])) if row["conversation"] else (),
         usage=Usage(**{name: row[name] for name in _TOKENS}, source=row["usage_source"]) if row["usage_source"] else None,
         response_id=row["response_id"],
         response_model=row["response_model"],
