@@ -11,6 +11,7 @@ import pytest
 
 from evalrunner.pipeline import run
 from evalrunner.plan.config import load_config
+from evalrunner.report.samples import _question
 
 ROOT = Path(__file__).parent.parent
 COLOURS = {"red": (220, 30, 30), "green": (30, 150, 60), "blue": (40, 70, 210), "yellow": (240, 200, 20)}
@@ -68,3 +69,4 @@ async def test_the_configs_run_offline(tmp_path, name, score):
         assert 0 < thought.sum() < len(found)
     else:
         assert found["messages"].str.contains('"sha256"').all()
+        assert {_question(text)[:9] for text in found["messages"]} <= {"[media/pi", "[media/re"}

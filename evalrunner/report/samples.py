@@ -228,8 +228,15 @@ def _question(messages: str | None) -> str:
     except (msgspec.DecodeError, StopIteration, AttributeError, KeyError, TypeError):
         content = messages or ""
     if isinstance(content, list):
-        content = " ".join(str(part["text"]) if isinstance(part, dict) and "text" in part else msgspec.json.encode(part).decode() for part in content)
+        content = " ".join(_part(part) for part in content)
     return " ".join(str(content)[:1200].split())[:300]
+
+
+def _part(part: Any) -> str:
+    """Text as it is, media by their name."""
+    said = part if isinstance(part, dict) else {}
+    named = next((said[kind] for kind in ("image", "audio", "file") if isinstance(said.get(kind), str)), None)
+    return str(said["text"]) if "text" in said else f"[{named}]" if named else msgspec.json.encode(part).decode()
 
 
 def _record_columns(table: pa.Table) -> list[str]:

@@ -303,7 +303,9 @@
 
   function content(message) {
     const parts = Array.isArray(message?.content) ? message.content : [message?.content];
-    return parts.map((part) => (typeof part === "string" ? part : typeof part?.text === "string" ? part.text : part ? JSON.stringify(part) : "")).join("\n");
+    const medium = (part) => [part?.image, part?.audio, part?.file].find((name) => typeof name === "string");
+    const shown = (part) => (typeof part === "string" ? part : typeof part?.text === "string" ? part.text : medium(part) ? `[${medium(part)}]` : part ? JSON.stringify(part) : "");
+    return parts.map(shown).join("\n");
   }
 
   /** Tool calls as a reader of code would write them: name(argument: value). Both the API's form and the stored one. */
