@@ -354,7 +354,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "no_text": ("(no text)", "（无文本）"),
     "reasoning": ("Reasoning", "推理过程"),
     "tool_calls": ("Tool calls", "工具调用"),
-    "tool_turns": ("Tool conversation", "工具对话"),
     "no_answer": ("No answer", "没有回答"),
     "copy_json": ("Copy as JSON", "复制为 JSON"),
     "copy_curl": ("Copy as curl", "复制为 curl"),

@@ -340,7 +340,6 @@
     head.append(scores);
     box.append(head);
     if (record.conversation) box.append(...conversation(record.conversation));
-    if (record.conversation) box.append(el("details", { open: true }, el("summary", {}, T("tool_turns")), ...conversation(record.conversation)));
     if (record.reasoning) box.append(el("details", {}, el("summary", {}, T("reasoning")), el("div", { className: "text turn" }, record.reasoning)));
     if (known(record.output)) box.append(el("div", { className: "text" }, record.output === "" ? T("no_text") : record.output));
     else if (!record.tool_calls) box.append(el("div", { className: "text failure" }, `${T("no_answer")}: ${[record.http_status, record.error_code, record.error_message].filter(known).join(" · ")}`));
