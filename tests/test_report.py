@@ -24,6 +24,7 @@ from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.flips import flipped_samples
 from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.summary import summarise
+from evalrunner.analysis.tables import Agreement, JudgePair, JudgeSummary
 from evalrunner.report import quantities
 from evalrunner.report.page import SampleRows, in_script, render
 from evalrunner.report.samples import pack
@@ -292,6 +293,20 @@ def test_what_nobody_used_is_not_shown(page):
     """No reasoning tokens, no column for them; no second prompt set, no headings for it."""
     assert "Reasoning" not in visible(page)
     assert "Cached" in visible(page)
+
+
+def test_a_judge_is_shown_with_what_speaks_for_it(run):
+    """Beside a judge's scores: how far it agrees with people and with other judges, how often the order decided, and what it cost."""
+    agreed = Agreement(n=40, samples=40, share=0.9, low=0.77, high=0.96, kappa=0.8, kappa_low=0.6, kappa_high=0.95)
+    facts = {"asked": 480, "unreadable": 2, "unanswered": 0, "tokens_in": 900, "tokens_out": 90, "spend": {"CNY": 0.42}, "unknown_cost": 0}
+    calibrated = JudgeSummary(scorer="judge", judge="qwen-max", calibration=agreed, pairs=0, flips=0, flips_low=None, flips_high=None, first=None, **facts)
+    both_orders = JudgeSummary(scorer="pair", judge="qwen-plus", calibration=None, pairs=50, flips=4, flips_low=0.03, flips_high=0.19, first=0.55, **facts)
+    pair = JudgePair(first="qwen-max", second="qwen-plus", agreement=msgspec.structs.replace(agreed, kappa=None, kappa_low=None, kappa_high=None))
+    summary = msgspec.structs.replace(run.summary, judges=(calibrated, both_orders), judge_pairs=(pair,))
+    text = visible(render(summary, run.rows))
+    for shown in ("90.0 % 77.0–96.0, n = 40", "0.800", "no labels", "8.0 % 4 / 50 (3.0–19.0)", "55.0 %", "CNY 0.420", "one word only"):
+        assert shown in text
+    assert "Can the judges be trusted?" not in visible(render(run.summary, run.rows))
 
 
 @pytest.mark.parametrize("state", ["empty", "unscored", "one cell", "whole", "trials", "two scorers", "many cells"])

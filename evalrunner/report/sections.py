@@ -105,6 +105,7 @@ def build(summary: Summary, comparison: Comparison | None = None, flips: Sequenc
         "flips": bool(compared),
         "pairs": bool(matrices),
         "factors": bool(factor_tables),
+        "judges": bool(summary.judges),
         "tradeoffs": any(group.tradeoffs for group in groups),
         "latency": bool(latency),
         "tokens": bool(groups),

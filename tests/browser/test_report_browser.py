@@ -199,7 +199,9 @@ def test_a_field_of_the_matrix_opens_what_the_two_disagree_on(visit, report):
     wins, _, losses = (int(part) for part in button.locator(".sub").inner_text().split("–"))
     button.click()
     assert rows(page) == f"{wins + losses} of 60 samples"
-    assert len(set(page.locator("#detail .result-head b").all_inner_texts()[:2])) == 2
+    assert page.locator("#detail .result:visible").count() == 2
+    page.get_by_text("6 other answers").click()
+    assert page.locator("#detail .result:visible").count() == 8
     assert visit(report, page.evaluate("location.hash")).locator("#found").inner_text() == rows(page)
     page.locator(".chip").click()
     assert rows(page) == "60 of 60 samples"

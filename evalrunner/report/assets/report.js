@@ -262,8 +262,6 @@
       record.messages = block.texts[record.messages] ?? null;
       records.push(record);
     }
-    const pair = state.pair?.split(",").map(Number) ?? [];
-    records.sort((a, b) => pair.includes(facts.cells.indexOf(b.cell)) - pair.includes(facts.cells.indexOf(a.cell)));
     detail.replaceChildren(...page(sample, records));
     detail.scrollTop = 0;
   }
@@ -273,7 +271,17 @@
     back.addEventListener("click", unread);
     const tags = el("p", { className: "tags" }, el("span", {}, index.sets[index.samples.set[sample]]));
     for (const [tag, values] of Object.entries(index.samples.tags)) if (values[sample] !== null) tags.append(el("span", { className: "tag" }, `${tag}: ${values[sample]}`));
-    const nodes = [back, el("h3", {}, index.samples.id[sample]), tags];
+    const pair = state.pair?.split(",").map((cell) => facts.cells[Number(cell)]) ?? [];
+    const mine = pair.length ? records.filter((record) => pair.includes(record.cell)) : records;
+    const rest = records.filter((record) => !mine.includes(record));
+    const nodes = [back, el("h3", {}, index.samples.id[sample]), tags, ...results(mine)];
+    if (rest.length) nodes.push(el("details", { className: "more" }, el("summary", {}, T("other_answers", { n: rest.length })), ...results(rest)));
+    return nodes;
+  }
+
+  /** The records under the conversations they answer. */
+  function results(records) {
+    const nodes = [];
     const wordings = new Map();
     for (const record of records) {
       if (!wordings.has(record.messages)) wordings.set(record.messages, []);
