@@ -78,11 +78,18 @@ def test_check_lists_what_a_config_imports(installed, tmp_path):
 
 def test_options_of_a_plug_in_are_checked_like_any_other(installed, tmp_path):
     """A wrong option, type or value of somebody else's scorer is told at its line before anything is sent."""
-    for options, told in (({"wrods": 5}, "did you mean 'words'"), ({"words": "many"}, "valid integer"), ({"words": 0}, "must be at least 1")):
-        said = evalrunner("check", write_config(tmp_path, options=options), site=installed)
-        assert said.returncode == 2
-        assert told in said.stderr
-        assert "config.yaml:" in said.stderr
+    path = write_config(tmp_path)
+    settings = yaml.safe_load(path.read_text())
+    settings["prompt_sets"][0]["scorers"] = [
+        {"shorter_than": {"name": f"s{n}", **options}} for n, options in enumerate(({"wrods": 5}, {"words": "many"}, {"words": 0}))
+    ]
+    path.write_text(yaml.safe_dump(settings))
+    said = evalrunner("check", path, site=installed)
+    assert said.returncode == 2
+    for place, told in (("[0].shorter_than.wrods", "did you mean 'words'"), ("[1].shorter_than.words", "valid integer"), ("[2]", "must be at least 1")):
+        [line] = [line for line in said.stderr.splitlines() if f"scorers{place}" in line]
+        assert told in line
+        assert "config.yaml:" in line
 
 
 def test_nothing_is_imported_that_the_config_does_not_name(installed, tmp_path):

@@ -1,7 +1,11 @@
 """The code scorer: what an answer's program is, whether it passes, and that it reaches nothing and nobody."""
 
+import json
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 from evalrunner.errors import ScorerError
 from evalrunner.records import Cell, Completion, Model, Request, Sample, Timing
 from evalrunner.scorers import code as code_module
+from evalrunner.scorers import isolation
 from evalrunner.scorers.code import code, programs
 from evalrunner.scorers.isolation import Limits, run, why_not
 
@@ -161,6 +166,26 @@ def test_a_jail_that_cannot_be_built_is_a_reason_and_not_a_zero(monkeypatch):
     monkeypatch.setattr("evalrunner.scorers.isolation._unshare", lambda _: ["/bin/false"])
     with pytest.raises(ScorerError, match="exit code 1"):
         run("print(1)", b"", Limits(), isolated=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="run by an ordinary user, every other test here is this one")
+@pytest.mark.skipif(not shutil.which("python3", path="/usr/bin"), reason="needs a Python that every user may start")
+@isolated
+def test_an_ordinary_user_has_the_same_jail():
+    """Without root, a user namespace gives the rights to build the jail, and the program inside has none of them."""
+    with tempfile.TemporaryDirectory() as root:
+        os.chown(root, 65534, 65534)
+        look = "import ctypes, os; print(os.listdir('/tmp'), os.path.exists('/proc'), ctypes.CDLL(None).unshare(0x10000000), flush=True); open('/usr/x', 'w')"
+        settings = isolation._settings(look, Limits(seconds=5), None, root) | {"readable": isolation._READABLE}
+        settings["command"][0] = "/usr/bin/python3"
+        jail = Path(isolation.__file__).with_name("jail.py").read_text()
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = [*nobody, *isolation._unshare(None), "/usr/bin/python3", "-I", "-S", "-c", jail, json.dumps(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={}, cwd="/")
+    if done.returncode == 1 and "unshare" in done.stderr:
+        pytest.skip(f"ordinary users have no namespaces here: {done.stderr}")
+    assert done.stdout == "[] False -1\n"
+    assert "Read-only file system: '/usr/x'" in done.stderr
 
 
 @given(st.text(max_size=200), st.sampled_from(["", PROMPT]), st.sampled_from(["", "double"]))
