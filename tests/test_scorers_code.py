@@ -97,8 +97,8 @@ async def test_what_is_wrong_with_the_data_is_no_fault_of_the_answer(data, what)
 HOSTILE = {
     "a fork bomb": ("while True: os.fork()", ""),
     "a patient fork bomb": ("while True:\n    try: os.fork()\n    except OSError: pass", "not done within 1 s"),
-    "killing its parent": ("os.kill(os.getppid(), 9)", ""),
-    "killing everybody": ("os.kill(-1, 9)", ""),
+    "killing its parent": ("os.kill(os.getppid(), 9)", None),
+    "killing everybody": ("os.kill(-1, 9)", None),
     "killing its group": ("os.kill(0, 9)", "killed"),
     "a 10 GB file": ("with open('big', 'wb') as file:\n    for _ in range(10_000): file.write(b'0' * 1_000_000)", "File too large"),
     "many files": ("for n in range(1000):\n    with open(f'{n}', 'wb') as file: file.write(b'0' * 1_000_000)", "No space left"),

@@ -6,6 +6,7 @@ from simulated import simulated
 
 from evalrunner.errors import ConfigError, PluginError, ScorerError
 from evalrunner.plan.config import load_config
+from evalrunner.plan.grid import make_plan
 from evalrunner.records import Cell, Completion, Model, Price, PriceTier, Request, Sample, Timing, Usage
 from evalrunner.scorers.combine import combine
 from evalrunner.scorers.embedding import embedding
@@ -181,3 +182,31 @@ async def test_an_endpoint_that_is_not_there_is_a_null_score():
     """No connection, no score."""
     with pytest.raises(ScorerError, match="no embedding: ConnectError"):
         await embedding(model="e", base_url="http://127.0.0.1:1/v1")(request("a"), completion("b"))
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "text-embedding-v4", "input": "one text", "dimensions": 8}, 200),
+        ({"model": "qwen-turbo", "input": "x"}, 404),
+        ({"model": "text-embedding-v4", "input": [""]}, 400),
+        ({"model": "text-embedding-v4", "input": "x", "dimensions": 0}, 400),
+    ],
+)
+async def test_the_simulator_embeds_what_the_service_would(body, status):
+    """A text alone or a list of them, with the dimensions asked for; other models and empty texts are refused."""
+    async with simulated() as there:
+        got = await there.post("/compatible-mode/v1/embeddings", body)
+    assert got.status == status
+    if status == 200:
+        assert [len(one["embedding"]) for one in got.json["data"]] == [8]
+
+
+def test_the_key_of_a_scorer_is_a_secret_of_the_run(monkeypatch, tmp_path):
+    """What stands behind a reference in a scorer's options is masked in whatever the run writes; the manifest has the reference."""
+    monkeypatch.setenv("EMBEDDING_KEY", "sk-very-secret")
+    (tmp_path / "c.yaml").write_text(CONFIG % ("embedding: {model: e, base_url: 'https://x.test/v1', api_key: '${EMBEDDING_KEY}'}", "how: min"))
+    plan = make_plan(load_config(tmp_path / "c.yaml"))
+    assert "sk-very-secret" in plan.secrets()
+    assert "${EMBEDDING_KEY}" in str(plan.describe())
+    assert "sk-very-secret" not in str(plan.describe())
