@@ -21,7 +21,7 @@ COLUMNS = (
 FIRST, SECOND = "ab", "ba"
 
 
-def judge_summaries(judgements: pa.Table | pd.DataFrame) -> tuple[tuple[JudgeSummary, ...], tuple[tuple[str, JudgePair], ...]]:
+def judge_summaries(judgements: pa.Table | pd.DataFrame) -> tuple[tuple[JudgeSummary, ...], tuple[JudgePair, ...]]:
     """One summary for each scorer and judge, and each two judges of a scorer; in order of their names."""
     frame = judgements.to_pandas() if isinstance(judgements, pa.Table) else judgements
     if not len(frame):
@@ -32,9 +32,9 @@ def judge_summaries(judgements: pa.Table | pd.DataFrame) -> tuple[tuple[JudgeSum
         final = {judge: _final(rows) for judge, rows in by_judge.items()}
         summaries += [_summary(str(scorer), judge, rows, final[judge]) for judge, rows in by_judge.items()]
         for first, second in combinations(final, 2):
-            both = final[first].join(final[second], how="inner", rsuffix="_other")
-            if (found := agreement(_numbers(both["score"]), _numbers(both["score_other"]), both["sample_id"])) is not None:
-                pairs.append((str(scorer), JudgePair(first=first, second=second, agreement=found)))
+            both = final[first].join(final[second]["score"].rename("other"), how="inner")
+            if (found := agreement(_numbers(both["score"]), _numbers(both["other"]), both["sample_id"])) is not None:
+                pairs.append(JudgePair(scorer=str(scorer), first=first, second=second, agreement=found))
     return tuple(summaries), tuple(pairs)
 
 

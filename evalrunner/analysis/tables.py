@@ -240,6 +240,7 @@ class Agreement(Struct, frozen=True, kw_only=True):
 class JudgePair(Struct, frozen=True, kw_only=True):
     """Two judges of one scorer, and how far they agree."""
 
+    scorer: str
     first: str
     second: str
     agreement: Agreement
@@ -346,8 +347,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     errors: tuple[ErrorGroup, ...]
     slices: tuple[Slice, ...]
     judges: tuple[JudgeSummary, ...] = ()
-    judge_pairs: tuple[tuple[str, JudgePair], ...] = ()
-    """By scorer."""
+    judge_pairs: tuple[JudgePair, ...] = ()
     timeline: tuple[Moment, ...]
     notices: tuple[Notice, ...]
     varying: tuple[str, ...]

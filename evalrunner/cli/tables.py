@@ -38,7 +38,7 @@ def judge_lines(summary: Summary) -> list[str]:
         if judge.calibration is not None:
             parts.append(f"with people {_agreement(judge.calibration)}")
         lines.append(f"judge {judge.scorer} · {judge.judge}: {' · '.join(parts)}")
-    lines += [f"judge {scorer} · {pair.first} and {pair.second}: {_agreement(pair.agreement)}" for scorer, pair in summary.judge_pairs]
+    lines += [f"judge {pair.scorer} · {pair.first} and {pair.second}: {_agreement(pair.agreement)}" for pair in summary.judge_pairs]
     return lines
 
 
