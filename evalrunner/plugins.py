@@ -47,6 +47,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "similarity": "evalrunner.scorers.overlap:similarity",
         "instructions": "evalrunner.scorers.instructions:instructions",
         "judge": "evalrunner.scorers.judge:judge",
+        "latency": "evalrunner.scorers.service:latency",
         "numeric": "evalrunner.scorers.structured:numeric",
         "json": "evalrunner.scorers.structured:json_",
         "tool_calls": "evalrunner.scorers.tool_calls:tool_calls",
