@@ -119,7 +119,7 @@ def _decided(
     state, needed = _state(limit, threshold, found), None
     if state == "inconclusive":
         needed = _needed(found, threshold)
-    shown = "no data" if found.value is None else f"{found.value:.4g}"
+    shown = "no data" if found.value is None else f"{found.value + 0.0:.4g}"
     if found.value is not None and found.low is not None and found.high is not None and found.low != found.high:
         shown += f" [{found.low:.4g}, {found.high:.4g}]"
     sign = "≥" if limit == "min" else "≤"

@@ -115,11 +115,10 @@ def _flips(flips: Sequence[FlippedSample], decision: Decision, most: int) -> Ite
     if not flips:
         return
     yield ""
-    several = len(decision.comparison.pairs) > 1
+    names = _telling_apart([_parts(pair.candidate) for pair in decision.comparison.pairs])
     yield f"{flips[0].kind}  {len(flips):,} samples" + (f", the first {most} (--json has all):" if len(flips) > most else ":")
     for flip in flips[:most]:
-        where = f" · {safe(pair_name(decision.comparison.pairs[flip.pair]))}" if several else ""
-        yield f"  sample {safe(flip.sample_id)} · {flip.metric}{where}"
+        yield f"  sample {' · '.join(safe(word) for word in (flip.sample_id, flip.metric, *names[flip.pair]))}"
         yield f"    asked      {safe(flip.question, EXCERPT)}"
         if flip.target is not None:
             yield f"    expected   {safe(flip.target, EXCERPT)}"
@@ -130,6 +129,11 @@ def _flips(flips: Sequence[FlippedSample], decision: Decision, most: int) -> Ite
 def _parts(cell: CellName) -> list[str]:
     params = [f"{name}={value}" for name, value in cell.params.items()]
     return [cell.prompt_set, cell.model, cell.prompt, "streamed" if cell.stream else "not streamed", *params]
+
+
+def _telling_apart(names: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each pair's name what not all of them have."""
+    return [[part for part in name if not all(part in other for other in names)] for name in names]
 
 
 def _differing(cell: CellName, other: CellName) -> str:
