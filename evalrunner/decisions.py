@@ -83,11 +83,13 @@ def compare_runs(baseline: str | os.PathLike[str], candidate: str | os.PathLike[
     return compare(old.side, new.side, options)
 
 
-def compare_with_flips(baseline: str | os.PathLike[str], candidate: str | os.PathLike[str]) -> tuple[Comparison, tuple[FlippedSample, ...]]:
-    """The same, with the texts of every flip."""
+def compare_with_flips(
+    baseline: str | os.PathLike[str], candidate: str | os.PathLike[str], most: int | None = None
+) -> tuple[Comparison, tuple[FlippedSample, ...]]:
+    """The same, with the texts of at most `most` flips of each kind, score and pair of cells."""
     old, new = open_both(baseline, candidate)
     comparison = compare(old.side, new.side)
-    return comparison, flipped_samples(comparison, old.results, new.results)
+    return comparison, flipped_samples(comparison, old.results, new.results, most)
 
 
 def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Options | None = None) -> Decision:

@@ -39,16 +39,19 @@ class FlippedSample(Struct, frozen=True, kw_only=True):
     candidate: Answer
 
 
-def flipped_samples(comparison: Comparison, baseline: pa.Table, candidate: pa.Table) -> tuple[FlippedSample, ...]:
-    """Every flip of every score, the lost first, as `Flips` has them in order. The tables are the two sides' `results`."""
-    wanted = {sample for pair in comparison.pairs for flips in pair.flips.values() for sample in (*flips.lost, *flips.gained)}
+def flipped_samples(comparison: Comparison, baseline: pa.Table, candidate: pa.Table, most: int | None = None) -> tuple[FlippedSample, ...]:
+    """Every flip of every score, or at most `most` of each kind, score and pair: the lost first, as `Flips` has them in order.
+
+    The tables are the two sides' `results`.
+    """
+    wanted = {sample for pair in comparison.pairs for flips in pair.flips.values() for sample in (*flips.lost[:most], *flips.gained[:most])}
     metrics = dict.fromkeys(name for pair in comparison.pairs for name in pair.flips)
     before, after = (_by_sample(table, wanted, metrics) for table in (baseline, candidate))
     found = []
     for kind in ("lost", "gained"):
         for at, pair in enumerate(comparison.pairs):
             for metric, flips in pair.flips.items():
-                for sample in getattr(flips, kind):
+                for sample in getattr(flips, kind)[:most]:
                     old, new = before[(*_name(pair.baseline), sample)], after[(*_name(pair.candidate), sample)]
                     found.append(_flip((at, metric, kind, sample), _shown(old, metric, best=kind == "lost"), _shown(new, metric, best=kind == "gained")))
     return tuple(found)
