@@ -20,7 +20,7 @@ from evalrunner.records import STILL_TO_COME, Completion, Request, Score
 
 SCORER_SECONDS = 30.0
 OURS = "evalrunner.scorers."
-"""Built-in scorers end by themselves, and the timer costs ten microseconds."""
+"""Built-in scorers end by themselves (those that take long have a limit of their own), and the timer costs ten microseconds."""
 AGAIN_S = 1.0
 """A scorer that catches the interruption is interrupted again."""
 
@@ -39,12 +39,13 @@ async def score_with(scorers: Mapping[str, Scorer], request: Request, completion
 
 async def _score(scorer: Scorer, request: Request, completion: Completion, seconds: float | None) -> Score:
     limit = None
+    ours = (getattr(scorer, "__module__", None) or "").startswith(OURS)
     try:
-        with nullcontext() if getattr(scorer, "__module__", "").startswith(OURS) else _interrupted_after(SCORER_SECONDS):
+        with nullcontext() if ours else _interrupted_after(SCORER_SECONDS):
             score = scorer(request, completion)
         if not inspect.isawaitable(score):
             return score
-        async with asyncio.timeout(seconds) as limit:
+        async with asyncio.timeout(None if ours else seconds) as limit:
             return await score
     except UnaskedError as error:
         why = f"{STILL_TO_COME}{error}"
