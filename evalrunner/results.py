@@ -12,7 +12,7 @@ from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import compare_runs, compare_with_flips
 from evalrunner.report.page import SampleRows, render
-from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results
+from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ class Run:
 
     def summary(self) -> Summary:
         """Every table of the report, as values. Raises StoreError."""
-        return summarise(read_results(self.path), read_attempts(self.path), self.manifest, read_judgements(self.path))
+        return summarise(rows_of(self.path, "results"), rows_of(self.path, "attempts"), self.manifest, read_judgements(self.path))
 
 
 def open_run(path: str | Path) -> Run:
@@ -85,7 +85,7 @@ def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: s
     """
     run = run if isinstance(run, Run) else open_run(run)
     target = Path(out) if out is not None else run.path / "report.html"
-    results, attempts = read_results(run.path), read_attempts(run.path)
+    results, attempts = rows_of(run.path, "results"), rows_of(run.path, "attempts")
     comparison, flips = compare_with_flips(baseline, run) if baseline is not None else (None, ())
     summary = summarise(results, attempts, run.manifest, read_judgements(run.path))
     page = render(summary, SampleRows(results, attempts), lang=lang, comparison=comparison, flips=flips)

@@ -1,6 +1,7 @@
-"""What a table must say, worked out without the program: from what a server does to each request, and the rules of docs/reliability.md."""
+"""What a table must say, worked out without the program: from what a server does to each request, and the rules of docs/reliability.md.
 
-A question's `Script` is what the server does at its first, second, … attempt; the last reply repeats. `expected` plays sessions of a run against it.
+It imports nothing of ours. A question's script is what the server does at its first, second, … attempt; the last reply repeats. `expected`
+plays sessions of a run against it.
 """
 
 from __future__ import annotations

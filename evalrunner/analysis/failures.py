@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evalrunner.analysis.rows import Factor, Floats, Ints, Mask, Rows, factor, numbers
+from evalrunner.analysis.rows import Factor, Floats, Ints, Mask, Rows, Stored, factor, numbers
 from evalrunner.analysis.tables import Effort, ErrorGroup, ModelSummary, Moment
 from evalrunner.records import ANSWERED, FINAL
 
@@ -31,13 +31,12 @@ class Attempts(NamedTuple):
     status: Floats
 
 
-def read_attempts(table: pa.Table, rows: Rows) -> Attempts:
+def read_attempts(table: pa.Table | Stored, rows: Rows) -> Attempts:
     """The attempts, matched with their requests by key."""
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
     n = table.num_rows
 
     def column(name: str, kind: pa.DataType) -> pa.Array:
-        found = columns.get(name, pa.nulls(n, kind))
+        found = table[name].combine_chunks() if name in table.column_names else pa.nulls(n, kind)
         return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) and found.num_chunks else found
 
     keys, own = column("key", pa.string()), rows.array("key")

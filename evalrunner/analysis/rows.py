@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from evalrunner.analysis.rules import LATENCIES as LATENCIES
 from evalrunner.analysis.rules import TOKENS as TOKENS
@@ -45,8 +46,32 @@ def is_score(column: str) -> bool:
     return column.startswith("score_") and not column.endswith("_why")
 
 
-def as_table(rows: pa.Table | pd.DataFrame, wanted: Sequence[str]) -> pa.Table:
+class Stored:
+    """What is needed of a dataset as if it were a table: each column is read when it is asked for, so that a million rows are never in memory at once."""
+
+    def __init__(self, rows: pads.Dataset, wanted: Sequence[str]) -> None:
+        self._rows = rows
+        self.num_rows: int = rows.count_rows()
+        self.column_names: list[str] = [name for name in rows.schema.names if name in wanted]
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        return self._rows.to_table(columns=[name], use_threads=False).column(0)
+
+
+Records: TypeAlias = pa.Table | pd.DataFrame | pads.Dataset
+
+
+def names_of(rows: Records) -> list[str]:
+    """The columns that there are."""
+    if isinstance(rows, pads.Dataset):
+        return list(rows.schema.names)
+    return list(rows.column_names) if isinstance(rows, pa.Table) else list(rows.columns)
+
+
+def as_table(rows: Records, wanted: Sequence[str]) -> pa.Table | Stored:
     """`rows` as an Arrow table of at most the columns `wanted`. In a data frame, tags are lists of pairs, as pyarrow gives them."""
+    if isinstance(rows, pads.Dataset):
+        return Stored(rows, wanted)
     if isinstance(rows, pa.Table):
         return rows.select([name for name in rows.column_names if name in wanted])
     arrays = {}
@@ -60,7 +85,7 @@ def as_table(rows: pa.Table | pd.DataFrame, wanted: Sequence[str]) -> pa.Table:
 class Rows:
     """One row per request. Columns are read when asked for; a missing column is all null."""
 
-    def __init__(self, table: pa.Table, plan: Mapping[str, Any]) -> None:
+    def __init__(self, table: pa.Table | Stored, plan: Mapping[str, Any]) -> None:
         self._table = table
         self.n: int = table.num_rows
         self._order: Ints = np.arange(self.n)

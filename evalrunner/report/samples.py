@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from evalrunner.analysis.rows import Stored
 from evalrunner.analysis.tables import CellSummary
 from evalrunner.records import ANSWERED
 
@@ -78,13 +79,13 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
     results = rows.results if isinstance(rows.results, pads.Dataset) else pads.dataset(rows.results)
     names = results.schema.names
     scorers = [name for name in scorers if f"score_{name}" in names]
-    light = results.to_table(columns=[*_CELL, "sample_id", "trial", "outcome", *(f"score_{name}" for name in scorers)])
+    light = Stored(results, names)
     layout = _layout(light, cells)
     weight = _weights(results, layout)
     kept = _choose(light, layout, weight, scorers)
     order = np.lexsort((layout.trial, layout.cell, layout.sample))
     order = order[kept[layout.sample[order]]]
-    table = results.take(pa.array(order))
+    table = _taken(results, order)
     sample, cell = layout.sample[order], layout.cell[order]
     starts = np.flatnonzero(np.r_[True, sample[1:] != sample[:-1]]) if len(sample) else np.zeros(0, np.int64)
     block = np.cumsum(weight[sample[starts]]) // BLOCK_TEXT
@@ -102,7 +103,18 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
     return Packed(blocks, len(starts), layout.samples, len(order))
 
 
-def _layout(light: pa.Table, cells: Sequence[CellSummary]) -> _Layout:
+def _taken(results: pads.Dataset, order: Ints) -> pa.Table:
+    """The rows of these numbers, in this order. Batch by batch: `Dataset.take` reads far ahead, and holds it all."""
+    wanted, found, begin = np.sort(order), [], 0
+    for batch in results.to_batches(use_threads=False, batch_readahead=1, fragment_readahead=1):
+        first, last = np.searchsorted(wanted, [begin, begin + batch.num_rows])
+        if last > first:
+            found.append(batch.take(pa.array(wanted[first:last] - begin)))
+        begin += batch.num_rows
+    return pa.Table.from_batches(found, schema=results.schema).take(pa.array(np.searchsorted(wanted, order)))
+
+
+def _layout(light: Stored, cells: Sequence[CellSummary]) -> _Layout:
     known = {_cell_key(c.prompt_set, c.prompt, c.model, c.provider, json.dumps(c.params, sort_keys=True), c.stream): c.index for c in cells}
     coded = [_codes(light[name]) for name in _CELL]
     combined = _combine([codes for codes, _ in coded])
@@ -147,10 +159,10 @@ def _natural(text: str | None) -> list[str | int]:
 def _weights(results: pads.Dataset, layout: _Layout) -> Ints:
     """Bytes of text of each sample. A conversation counts once for all the records of a sample that share a length of it."""
     texts = [name for name in (*_TEXTS, "messages") if name in results.schema.names]
-    lengths = results.to_table(columns={name: pc.binary_length(pads.field(name)) for name in texts}) if texts else pa.table({})
     weight = np.full(layout.samples, 200, dtype=np.int64) + RECORD_TEXT * np.bincount(layout.sample, minlength=layout.samples)
     for name in texts:
-        length = pc.fill_null(lengths[name], 0).to_numpy().astype(np.int64)
+        lengths = results.to_table(columns={name: pc.binary_length(pads.field(name))}, use_threads=False)[name]
+        length = pc.fill_null(lengths, 0).to_numpy().astype(np.int64)
         if name == "messages":
             _, first = np.unique(_combine([layout.sample, length]), return_index=True)
             np.add.at(weight, layout.sample[first], length[first])
@@ -159,7 +171,7 @@ def _weights(results: pads.Dataset, layout: _Layout) -> Ints:
     return weight
 
 
-def _choose(light: pa.Table, layout: _Layout, weight: Ints, scorers: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _choose(light: Stored, layout: _Layout, weight: Ints, scorers: Sequence[str]) -> npt.NDArray[np.bool_]:
     telling = np.zeros(layout.samples, dtype=bool)
     answered = pc.is_in(light["outcome"], pa.array(sorted(ANSWERED))).to_numpy(zero_copy_only=False)
     telling[layout.sample[~answered]] = True

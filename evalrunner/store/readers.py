@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.dataset as pads
 
 from evalrunner.errors import StoreError
 from evalrunner.store import parts
@@ -39,6 +40,17 @@ def read_attempts(run: str | Path, columns: Sequence[str] | None = None) -> pa.T
 def read_judgements(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Every question that scorers asked models in `run`, and what came of it. Raises `StoreError`."""
     return _read(Path(run), "judgements", columns)
+
+
+def rows_of(run: str | Path, name: str) -> pa.Table | pads.Dataset:
+    """A table of `run` to read in passes and column by column: of a run that is at rest nothing is in memory. Raises `StoreError`."""
+    run = Path(run)
+    manifest = parse(run, raw(run))
+    if manifest.state == "running" or segments(run / "journal", manifest.journal_from):
+        return _read(run, name, None)
+    schema = parts.schemas(manifest.columns)[name]
+    files = [str(_place(run, part)) for part in manifest.parts if part.table == name]
+    return pads.dataset(files, schema=schema, format="parquet") if files else schema.empty_table()
 
 
 def _read(run: Path, name: str, columns: Sequence[str] | None) -> pa.Table:

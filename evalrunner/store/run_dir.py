@@ -21,12 +21,12 @@ from evalrunner.store.in_flight import IN_FLIGHT
 from evalrunner.store.journal import Journal, frame, segments
 from evalrunner.store.known import is_open
 from evalrunner.store.opening import About, Opening, Resumed, Settings
-from evalrunner.store.readers import read_attempts, read_judgements, read_manifest, read_results
+from evalrunner.store.readers import read_attempts, read_judgements, read_manifest, read_results, rows_of
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import encode, encode_judgement, encode_scores
 from evalrunner.store.unscored import answered_judgements, unscored_rows
 
-__all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_judgements", "read_manifest", "read_results"]
+__all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_judgements", "read_manifest", "read_results", "rows_of"]
 
 
 class RunDir:
