@@ -173,6 +173,21 @@ def test_several_cells_against_a_baseline_name_the_worse_ones():
     worse = sum(pair.metrics["score_exact"].verdict == "worse" for pair in against["comparison"].pairs)
     assert worse > 0
     assert f"Worse: {worse} of 8" in text
+    most = min(against["comparison"].pairs, key=lambda pair: pair.metrics["score_exact"].difference)
+    section = text[text.index("Lost: right before") :]
+    assert section.index(f"{most.candidate.model} · {most.candidate.prompt}") < 100
+
+
+def test_a_page_has_no_more_flips_than_a_person_reads():
+    """Thousands of flips do not make a page of thousands: the clearest stand in it, and it says how many more there are."""
+    old, new = fabricate(300, seed=7), fabricate(300, seed=11)
+    against = held_against(old, new)
+    few = flipped_samples(against["comparison"], old.results, new.results, 2)
+    assert len(few) == 2 * 2 * 8 < len(against["flips"])
+    page = render(new.summary, new.rows, **against)
+    assert page.count('<article class="flip">') == 45
+    lost = sum(len(pair.flips["score_exact"].lost) for pair in against["comparison"].pairs)
+    assert f"{lost - 30} more; the filter in Samples has all." in visible(page)
 
 
 def test_every_two_cells_are_held_against_each_other(run):

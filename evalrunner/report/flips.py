@@ -19,7 +19,7 @@ from evalrunner.report.word_diff import Piece, word_diff
 from evalrunner.report.words import LANGUAGES, both, word
 
 MOST_SHOWN = {"lost": 30, "gained": 15}
-"""Flips of a prompt set whose texts stand in the page; the viewer's filter has all."""
+"""Flips of a prompt set whose texts stand in the page, those of the cells that changed most first; the viewer's filter has all."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,12 @@ def against(group: Group, comparison: Comparison, samples: Sequence[FlippedSampl
     edges = [edge * 100 for one in contrasts for edge in (one.result.low, one.result.high) if edge is not None]
     first = [one for one in contrasts if one.scorer == group.scorer] or contrasts
     mine = [one for one in samples if one.pair in pairs and one.metric == f"score_{first[0].scorer}"]
-    flips = {kind: [_flip(one, names[one.pair], group.name) for one in mine if one.kind == kind][:most] for kind, most in MOST_SHOWN.items()}
+    change = {at: one.difference or 0.0 for at, pair in pairs.items() if (one := pair.metrics.get(f"score_{first[0].scorer}"))}
+    ordered = {"lost": sorted(mine, key=lambda one: change[one.pair]), "gained": sorted(mine, key=lambda one: -change[one.pair])}
+    flips = {
+        kind: [_flip(one, names[one.pair], group.name) for one in [one for one in ordered[kind] if one.kind == kind][:most]]
+        for kind, most in MOST_SHOWN.items()
+    }
     totals = {kind: sum(len(getattr(one.counts, kind)) for one in first) for kind in MOST_SHOWN}
     return Against(
         group=group,
