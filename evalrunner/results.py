@@ -11,6 +11,7 @@ from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import compare_runs, compare_with_flips
+from evalrunner.report.flips import MOST_SHOWN
 from evalrunner.report.page import SampleRows, render
 from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results, rows_of
 
@@ -86,7 +87,7 @@ def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: s
     run = run if isinstance(run, Run) else open_run(run)
     target = Path(out) if out is not None else run.path / "report.html"
     results, attempts = rows_of(run.path, "results"), rows_of(run.path, "attempts")
-    comparison, flips = compare_with_flips(baseline, run) if baseline is not None else (None, ())
+    comparison, flips = compare_with_flips(baseline, run, max(MOST_SHOWN.values())) if baseline is not None else (None, ())
     summary = summarise(results, attempts, run.manifest, read_judgements(run.path))
     page = render(summary, SampleRows(results, attempts), lang=lang, comparison=comparison, flips=flips)
     hidden = target.with_name(f".{target.name}.new")
