@@ -88,6 +88,8 @@ def _host(provider: str, base_url: str) -> str:
         usable = False
     if not usable:
         raise ConfigError(f"provider {provider}: base_url {base_url!r} is no http(s) address")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"provider {provider}: base_url holds a query; what a provider wants beside its address goes into headers")
     if parts.username is not None:
         raise ConfigError(f"provider {provider}: base_url holds credentials; use api_key or headers")
     return parts.hostname or ""

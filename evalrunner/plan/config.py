@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from evalrunner.errors import ConfigError
 from evalrunner.plan.config_schema import build_schema
 from evalrunner.plan.config_types import Settings
+from evalrunner.plan.config_values import REFERENCE
 from evalrunner.plan.cross_checks import cross_checks
 from evalrunner.plan.mistakes import Mistake, mistakes, shown
 from evalrunner.plan.named import look_beside, plugins_named
@@ -23,6 +24,7 @@ from evalrunner.plan.overrides import overridden
 from evalrunner.plan.providers import BUILT_IN
 from evalrunner.plan.yaml_source import KeyPath, Source, read_yaml
 from evalrunner.plugins import Kind
+from evalrunner.store.redact import remember
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,13 @@ def load_config(
         problems.append(f"--limit: should be at least 1, not {limit}")
     if problems or settings is None:
         raise ConfigError(*sorted(dict.fromkeys(problems), key=_reading_order))
+    text, environ = file.read_text(encoding="utf-8-sig"), os.environ if environ is None else environ
+    remember(environ[name] for name in REFERENCE.findall(text) if name in environ)
     return Config(
         settings=settings,
         path=Path(origin) if origin is not None else file,
-        text=file.read_text(encoding="utf-8-sig"),
-        environ=os.environ if environ is None else environ,
+        text=text,
+        environ=environ,
         places=places,
         overrides=tuple(overrides),
         limit=limit,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 MASK = "[secret]"
 MIN_LENGTH = 8
 """Shorter values (EMPTY, test, none) are placeholders of local servers; masking them would eat ordinary words."""
 
 _SEEN: set[str] = set()
+_SECRET_NAME = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
 _CREDENTIALS = (
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s?#\"'<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
     (
@@ -36,7 +38,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        values = {value.strip() for value in secrets}
+        values = {value.strip() for value in (*secrets, *_proxy_passwords())}
         _SEEN.update(values)
         forms = {form for value in values if len(value) >= MIN_LENGTH for form in _forms(value)}
         self._texts = sorted(forms, key=len, reverse=True)
@@ -76,9 +78,23 @@ class Redactor:
         return text
 
 
+def remember(secrets: Iterable[str]) -> None:
+    """Mask these wherever `masked` is asked, whatever comes to know them first."""
+    _SEEN.update(value.strip() for value in secrets)
+
+
 def masked(text: str) -> str:
-    """For what leaves the process by no way of the store's, as tracebacks and warnings do: without any secret that the process has seen."""
-    return Redactor(_SEEN).message(text)
+    """For what leaves the process by no way of the store's, as tracebacks and warnings do: without any secret that the process has seen, and without what
+    the environment calls one.
+    """
+    return Redactor([*_SEEN, *(value for name, value in os.environ.items() if _SECRET_NAME.search(name))]).message(text)
+
+
+def _proxy_passwords() -> Iterator[str]:
+    for name, address in os.environ.items():
+        if name.lower().endswith("_proxy") and "@" in address:
+            password = address.rpartition("@")[0].rpartition("//")[2].partition(":")[2]
+            yield from (password, unquote(password))
 
 
 def _forms(secret: str) -> Iterator[str]:
