@@ -182,7 +182,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "行减列的百分点差，按两者共有的样本。箭头表示经 Holm 校正后在 5 % 水平成立。",
     ),
     "cap_pairs": ("{scorer}; small figures are wins–ties–losses", "{scorer}；小字为胜–平–负"),
-    "lead_pairs_click": ("Choose a field to read the samples on which the two disagree.", "点选一格可查看两者结果不同的样本。"),
+    "lead_pairs_click": ("Choose a field to read the samples that one has right and the other wrong.", "点选一格可查看一方正确、另一方错误的样本。"),
     "pairs_capped": ("The best {n} of {all} configurations are compared.", "比较得分最高的 {n} 个配置（共 {all} 个）。"),
     "col_pair": ("Pair", "配对"),
     "col_tally": ("Wins–ties–losses", "胜–平–负"),
