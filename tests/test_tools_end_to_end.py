@@ -16,8 +16,8 @@ CITIES = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Hanoi", "Delhi", "Dakar"]
 CONFIG = """\
 name: tools
 providers:
-  simulator: {kind: simulator, options: {brain: tool_caller, accuracy: ACCURACY, limits: false, answers: {data: rows.jsonl, question: question, answer: calls}}}
-models: [{id: qwen-plus, provider: simulator, price: {input: 1, output: 2, currency: CNY}}]
+  simulator: {kind: simulator, options: {dialect: DIALECT, brain: tool_caller, accuracy: ACCURACY, limits: false, answers: {data: rows.jsonl, question: question, answer: calls}}}
+models: [{id: MODEL, provider: simulator, price: {input: 1, output: 2, currency: CNY}}]
 grid: {parallel_tool_calls: true}
 stream: [true, false]
 prompt_sets:
@@ -50,12 +50,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-async def table(folder, results, accuracy="1.0"):
+async def table(folder, results, accuracy="1.0", dialect="openai", model="qwen-plus"):
     path = folder / "tools.yaml"
-    path.write_text(CONFIG.replace("RESULTS", results).replace("ACCURACY", accuracy))
-    done = await run(load_config(path), folder / "run")
+    path.write_text(CONFIG.replace("RESULTS", results).replace("ACCURACY", accuracy).replace("DIALECT", dialect).replace("MODEL", model))
+    place = folder / ("run" if dialect == "openai" else dialect)
+    done = await run(load_config(path), place)
     assert done.exit_code == 0
-    return pd.read_parquet(folder / "run" / "results"), pd.read_parquet(folder / "run" / "attempts")
+    return pd.read_parquet(place / "results"), pd.read_parquet(place / "attempts")
 
 
 async def test_calls_are_answered_scored_and_kept(folder):
@@ -85,6 +86,23 @@ async def test_streams_give_the_same_conversation(folder):
     pairs = frame.pivot_table(index="sample_id", columns="stream", values=["output", "conversation", "score_tool_calls"], aggfunc="first")
     for name in ("output", "conversation", "score_tool_calls"):
         assert (pairs[name][True] == pairs[name][False]).all()
+
+
+@pytest.mark.parametrize("model", ["qwen-plus", "qwen3.7-plus"])
+async def test_both_dialects_give_the_same_conversation(folder, model):
+    """Asked natively, streamed or not, at the text endpoint or (while it thinks) at the multimodal one: the same calls, results, answers, tokens and scores."""
+    results = '{weather.now: "clear over {{ city }}", clock: noon}'
+    columns = ["sample_id", "output", "reasoning", "conversation", "turns", "outcome", "finish_reason", "cost", "score_tool_calls", "score_includes"]
+    columns += ["prompt_tokens", "completion_tokens", "reasoning_tokens", "total_tokens"]
+    ways = []
+    for dialect in ("openai", "native"):
+        frame, _ = await table(folder, results, accuracy="0.5", dialect=dialect, model=model)
+        ways += [frame[frame["stream"] == stream][columns].sort_values("sample_id").reset_index(drop=True) for stream in (True, False)]
+    assert set(ways[0]["turns"]) == {2}
+    assert {len(json.loads(said)) for said in ways[0]["conversation"]} == {3}, "two calls at once, each with its result"
+    assert set(ways[0]["score_tool_calls"]) == {0.0, 1.0}
+    assert ways[0]["reasoning"].notna().all() == (model == "qwen3.7-plus")
+    assert all(way.equals(ways[0]) for way in ways[1:])
 
 
 async def test_wrong_calls_are_scored_wrong(folder):

@@ -154,7 +154,8 @@ def _identity(call: Call) -> str:
     for message in call.messages:
         content = message.get("content")
         media = [one.url for one in media_of(message)] if isinstance(content, list) else []
-        said.append([message.get("role"), texts(message), media, [one.get("function") for one in message.get("tool_calls") or ()]])
+        spoken = [text for text in texts(message) if text]  # beside tool calls one dialect says "", the other []
+        said.append([message.get("role"), spoken, media, [one.get("function") for one in message.get("tool_calls") or ()]])
     said.append({name: float(value) if isinstance(value := call.params[name], int) else value for name in _SAMPLING if name in call.params})
     return f"{draw(json.encode(said, order='sorted').decode()):016x}"
 
