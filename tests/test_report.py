@@ -316,7 +316,9 @@ def test_a_judge_is_shown_with_what_speaks_for_it(run):
     facts = {"asked": 480, "unreadable": 2, "unanswered": 0, "tokens_in": 900, "tokens_out": 90, "spend": {"CNY": 0.42}, "unknown_cost": 0}
     calibrated = JudgeSummary(scorer="judge", judge="qwen-max", calibration=agreed, pairs=0, flips=0, flips_low=None, flips_high=None, first=None, **facts)
     both_orders = JudgeSummary(scorer="pair", judge="qwen-plus", calibration=None, pairs=50, flips=4, flips_low=0.03, flips_high=0.19, first=0.55, **facts)
-    pair = JudgePair(first="qwen-max", second="qwen-plus", agreement=msgspec.structs.replace(agreed, kappa=None, kappa_low=None, kappa_high=None))
+    pair = JudgePair(
+        scorer="judge", first="qwen-max", second="qwen-plus", agreement=msgspec.structs.replace(agreed, kappa=None, kappa_low=None, kappa_high=None)
+    )
     summary = msgspec.structs.replace(run.summary, judges=(calibrated, both_orders), judge_pairs=(pair,))
     text = visible(render(summary, run.rows))
     for shown in ("90.0 % 77.0–96.0, n = 40", "0.800", "no labels", "8.0 % 4 / 50 (3.0–19.0)", "55.0 %", "CNY 0.420", "one word only"):
