@@ -142,6 +142,28 @@ def test_what_dashscope_alone_refuses_is_refused_for_dashscope_alone(tmp_path, m
     assert first(tmp_path, HEAD + more).tools
 
 
+@pytest.mark.parametrize(
+    ("model", "refused"),
+    [
+        ("qwen-plus", False),
+        ("{id: qwen-plus, params: {enable_thinking: [false, true]}}", True),
+        ("{id: qwen3.7-plus, provider: dashscope-native}", True),
+        ("{id: qwen3.7-plus, params: {enable_thinking: false}}", False),
+        ("{id: qwen3.8-max, params: {reasoning_effort: [none, low]}}", True),
+        ("{id: qwen3.8-max, params: {reasoning_effort: none}}", False),
+        ("qwq-plus", True),
+        ("qwen-new", False),
+    ],
+)
+def test_no_function_is_forced_on_a_model_that_thinks(tmp_path, model, refused):
+    """DashScope refuses every such request, so the config is refused first; where no point of the grid thinks, it is taken."""
+    text = DASHSCOPE.replace("{id: m, provider: dashscope}", model) + F + "    tool_choice: {type: function, function: {name: f}}\n"
+    if refused:
+        assert "tool_choice: no function can be forced on qw" in problem(tmp_path, text)
+    else:
+        assert first(tmp_path, text).tool_choice
+
+
 def test_rows_bring_their_own_functions(tmp_path):
     """`tools_from` takes a column with a list, its JSON text, or one function; what DashScope refuses is told with the row."""
     assert first(tmp_path, HEAD + "    tools_from: functions\n").tools == [

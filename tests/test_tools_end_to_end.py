@@ -16,7 +16,9 @@ CITIES = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Hanoi", "Delhi", "Dakar"]
 CONFIG = """\
 name: tools
 providers:
-  simulator: {kind: simulator, options: {dialect: DIALECT, brain: tool_caller, accuracy: ACCURACY, limits: false, answers: {data: rows.jsonl, question: question, answer: calls}}}
+  simulator:
+    options:
+      {dialect: DIALECT, brain: tool_caller, accuracy: ACCURACY, limits: false, answers: {data: rows.jsonl, question: question, answer: calls}}
 models: [{id: MODEL, provider: simulator, price: {input: 1, output: 2, currency: CNY}}]
 grid: {parallel_tool_calls: true}
 stream: [true, false]

@@ -46,6 +46,7 @@ def refusals(settings: Settings) -> Iterator[Mistake]:
         if asked.facts is not None:
             yield from _thinking(asked, asked.facts)
             yield from _streams(asked, asked.facts)
+            yield from _forced(asked, asked.facts, settings)
 
 
 def unknown_models(settings: Settings) -> Iterator[Mistake]:
@@ -132,6 +133,15 @@ def _thinking(asked: _Asked, facts: ModelFacts) -> Iterator[Mistake]:
 def _streams(asked: _Asked, facts: ModelFacts) -> Iterator[Mistake]:
     if facts.stream_only and False in asked.streams:
         yield Mistake(("stream",), f"{asked.name} answers in streams only (hint: stream: true)")
+
+
+def _forced(asked: _Asked, facts: ModelFacts, settings: Settings) -> Iterator[Mistake]:
+    thinking = any(thinks(facts.thinking, value) for value in asked.values("enable_thinking"))
+    if thinking and any(effort != "none" for effort in asked.values("reasoning_effort")):
+        for index, prompt_set in enumerate(settings.prompt_sets):
+            if isinstance(prompt_set.tool_choice, dict):
+                off = "auto" if facts.thinking == "only" else "enable_thinking: false, or auto"
+                yield Mistake(("prompt_sets", index, "tool_choice"), f"no function can be forced on {asked.name} while it thinks (hint: {off})")
 
 
 def _longest(facts: ModelFacts) -> int | None:
