@@ -221,9 +221,15 @@ async def test_dashscope_image_and_audio(tmp_path):
         ("invalid_api_key", 401, "InvalidApiKey"),
         ("access_denied", 403, "Model.AccessDenied"),
         ("model_not_found", 404, "ModelNotFound"),
+        ("Arrearage", 400, "Arrearage"),
+        ("AllocationQuota.FreeTierOnly", 403, "AllocationQuota.FreeTierOnly"),
         ("limit_requests", 429, "Throttling.RateQuota"),
+        ("limit_burst_rate", 429, "Throttling.BurstRate"),
+        ("insufficient_quota", 429, "Throttling.AllocationQuota"),
         ("internal_error", 500, "InternalError"),
+        ("request_timeout", 500, "RequestTimeOut"),
         ("ModelUnavailable", 503, "ModelUnavailable"),
+        ("GatewayTimeout", 504, "GatewayTimeout"),
     ],
 )
 async def test_dashscope_reports_each_error(code, status, native):
