@@ -25,15 +25,16 @@ THIRD = 1 - (2 / 3) ** 0.1
 """The share of each of ten faults, so that a third of the requests meets one."""
 FAULTS = [
     {"kind": "error", "status": 500},
-    {"kind": "error", "status": 503, "retry_after": 1},
-    {"kind": "error", "code": "limit_requests"},
+    {"kind": "error", "status": 503},
     {"kind": "body_error"},
     {"kind": "stream_error", "after": 1},
     {"kind": "disconnect"},
     {"kind": "disconnect", "after": 1},
     {"kind": "cut", "after": 1},
     {"kind": "invalid_json"},
+    {"kind": "empty"},
     {"kind": "hang"},
+    {"kind": "error", "code": "limit_requests", "retry_after": 1, "share": 0.001},  # more would be a limit, and be kept to
 ]
 CONFIG = """
 name: storm
@@ -74,7 +75,7 @@ async def test_a_storm_and_two_kills_change_nothing_but_the_bill(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{(port := probe.getsockname()[1])}"
-    faults = [{**fault, "share": THIRD, "attempts": 1} for fault in FAULTS]
+    faults = [{"share": THIRD, "attempts": 1, **fault} for fault in FAULTS]
     (tmp_path / "simulator.json").write_text(json.dumps({"faults": faults, "limits": False, "seed": 7, "brain": "arithmetic"}))
     (tmp_path / "config.yaml").write_text(CONFIG.format(url=url))
     (tmp_path / "data.jsonl").write_text("".join(f'{{"id": "q{number}", "a": {number}, "b": {3 * number}}}\n' for number in range(REQUESTS)))
