@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def test_commands_exist():
         usage = subprocess.run([sys.executable, "-m", "evalrunner", name, "--help"], capture_output=True, text=True, check=True).stdout
         for word in words:
             assert not word.startswith("--") or word in usage, line
+
+
+@pytest.mark.parametrize("name", ["tools", "vision", "audio", "thinking"])
+def test_the_same_file_runs_live(name, clone, monkeypatch):
+    """What the README types to ask the real models is a sound plan of the shipped file, with every request at DashScope and nothing at the simulator."""
+    monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-not-a-key")
+    [line] = [line for _, kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.startswith(f"evalrunner run configs/{name}.yaml")]
+    words = shlex.split(line)
+    plan = make_plan(load_config(words[2], [word for before, word in pairwise(words) if before == "--set"], limit=int(words[words.index("--limit") + 1])))
+    plan.validate()
+    assert [account.base_url for account in plan.accounts.values()] == ["https://dashscope.aliyuncs.com/compatible-mode/v1"]
+    assert plan.accounts["dashscope"].api_key == "sk-not-a-key"
+    assert plan.warnings() == []
 
 
 def test_ci_runs_the_command_of_the_readme():
