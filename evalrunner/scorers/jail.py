@@ -24,6 +24,8 @@ _NOSUID, _NODEV, _BIND, _REC, _PRIVATE = 2, 4, 4096, 16384, 1 << 18  # linux/mou
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 1  # the number is the same on every architecture; Linux 5.12
 _MNT_DETACH = 2
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38  # linux/prctl.h
+_DESK = "desk"
+"""Where the program starts: empty, which /tmp is not where Python itself lives there."""
 _DEVICES = ("null", "zero", "urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,13 +38,13 @@ def enclose(root: Path, readable: list[str], disk_mb: int) -> None:
         _show(Path(place), root)
     for device in _DEVICES:
         _show(Path("/dev", device), root, read_only=False)
-    for folder in (root / "tmp", root / "dev" / "shm"):
+    for folder in (root / "tmp", root / "dev" / "shm", root / _DESK):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
     os.chdir(root)
     _check(_libc.pivot_root(b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "umount")
-    os.chdir("/tmp")  # noqa: S108 - the jail's own
+    os.chdir(f"/{_DESK}")
 
 
 def forbid_namespaces() -> None:
