@@ -7,11 +7,12 @@ import json
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from test_runner import World, script_of
 
 from evalrunner import errors
 from evalrunner.cli import main
-from evalrunner.cost.catalogue import cost
+from evalrunner.cost.catalogue import CACHE_WRITE, cost
 from evalrunner.cost.models import lookup
 from evalrunner.engine.budget import MOST_THOUGHT, UNKNOWN_OUTPUT, Budget, WorstCase, owed
 from evalrunner.errors import BudgetError, ConfigError
@@ -91,6 +92,19 @@ def test_no_answer_costs_more_than_its_worst_case(tiers, text, used, caches, par
     usage = Usage(prompt_tokens=prompt, completion_tokens=said, cached_tokens=reads, cache_write_tokens=int(caches[1] * (prompt - reads)))
     for thinking in (True, False):
         assert cost(usage, price, thought=thinking) <= worst(asked) * (1 + 1e-9)
+
+
+def test_a_document_is_reserved_in_full(tmp_path):
+    """Plain text has at most a token for each byte; a PDF may have as many as the model can read, so that no document takes a run past its budget."""
+
+    def prompt_tokens(name):
+        (tmp_path / name).write_bytes(b"x" * 300_000)
+        parts = [{"file": name, "sha256": "h"}, {"text": "What does it say?"}]
+        with_it = replace(request("qwen-long", parts, max_tokens=1), media={"h": str(tmp_path / name)})
+        return round((worst(with_it) - worst(request("qwen-long", "What does it say?", max_tokens=1))) * 1e6)
+
+    assert prompt_tokens("report.txt") == pytest.approx(300_000 * CACHE_WRITE)
+    assert prompt_tokens("report.pdf") == pytest.approx(10_000_000 * CACHE_WRITE, rel=1e-3)
 
 
 def test_the_output_is_bounded_by_the_narrowest_cap_there_is():

@@ -7,6 +7,7 @@ caps its output (`WorstCase` says how); for other models it is learned, and what
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from msgspec import json
@@ -28,6 +29,10 @@ TEMPLATE_TOKENS = 100
 MESSAGE_TOKENS = 20
 MEDIA_TOKENS = 20_000
 """An image in the highest resolution, or a quarter of an hour of sound."""
+DOCUMENT_TOKENS = 10_000_000
+"""A document whose bytes say nothing about its text, for a model whose longest input is not known."""
+PLAIN = frozenset({".txt", ".md", ".csv", ".json", ".jsonl", ".html", ".xml", ".yaml"})
+"""Documents that are text as they are: no more tokens than bytes."""
 ROUNDING = 1e-9
 
 
@@ -80,7 +85,8 @@ class Budget:
 class WorstCase:
     """The most that one attempt of a model's requests can cost.
 
-    Input: a token is at least one byte of UTF-8, so the bytes of the conversation bound it, and the model's longest input does. Output:
+    Input: a token is at least one byte of UTF-8, so the bytes of the conversation bound it, those of its plain documents too, and the model's longest input
+    does, which is all there is to bound a PDF. Output:
     `max_completion_tokens`; else `max_tokens` (or the model's longest output) and, where the model thinks, `thinking_budget` (or `MOST_THOUGHT`).
     Each at the dearest price in reach.
     """
@@ -107,7 +113,7 @@ class WorstCase:
             content, calls = message.get("content"), message.get("tool_calls")
             tokens += MESSAGE_TOKENS + sum(len(text.encode("utf-8", "replace")) for text in texts(message))
             tokens += len(json.encode(calls)) if calls else 0
-            tokens += MEDIA_TOKENS * sum("text" not in part for part in content) if isinstance(content, list) else 0
+            tokens += sum(_part_tokens(part, request.media) for part in content) if isinstance(content, list) else 0
         longest = self._facts.max_input or self._facts.context if self._facts else None
         return min(tokens, longest) if longest else tokens
 
@@ -119,6 +125,14 @@ class WorstCase:
         if facts is None or not thinks(facts.thinking, params.get("enable_thinking")):
             return answer
         return answer + int(params.get("thinking_budget") or min(MOST_THOUGHT, facts.context or MOST_THOUGHT))
+
+
+def _part_tokens(part: Any, media: Mapping[str, str]) -> int:
+    """Of a part beside its text, which is counted already."""
+    if not isinstance(part, dict) or "file" not in part:
+        return MEDIA_TOKENS * ("text" not in part)
+    path = Path(media.get(str(part.get("sha256"))) or "")
+    return path.stat().st_size if path.suffix.lower() in PLAIN and path.is_file() else DOCUMENT_TOKENS
 
 
 def owed(error: RequestError | EndpointError) -> float | None:
