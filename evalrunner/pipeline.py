@@ -31,7 +31,7 @@ from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import Account, Client, Scorer, find
-from evalrunner.records import ANSWERED, FINAL, STILL_TO_COME, Completion, Model, Request, Score
+from evalrunner.records import ANSWERED, FINAL, STILL_TO_COME, Completion, Model, Outcome, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
 from evalrunner.store.answers import completion_of
@@ -89,7 +89,14 @@ async def resume(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = 
     return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor, settings=watch.store), redactor, watch)
 
 
-async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Watch) -> Run:
+async def judge(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = ()) -> Run:  # noqa: B008 - immutable
+    """Have the answers in `path` judged whose scores are still to come, and ask nothing else. Raises RunError."""
+    plan = make_plan(config_of_run(path, overrides))
+    redactor = Redactor(plan.secrets())
+    return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor, settings=watch.store), redactor, watch, only_judges=True)
+
+
+async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Watch, *, only_judges: bool = False) -> Run:
     policy = RetryPolicy(max_attempts=plan.retry.max_attempts, max_elapsed_s=plan.retry.max_elapsed)
     stop, tally = watch.stop or Stop(), Tally(planned=plan.size)
     try:
@@ -98,21 +105,21 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 watch.say(message)
             if run_dir.nothing_left:
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
-            if (found := run_dir.resumed) is not None:
-                watch.say(f"resuming: {found.answered:,} answered, {found.missing:,} without a row, {found.sent_again:,} without an answer and sent again")
-                if found.unscored:
-                    watch.say(f"{found.unscored:,} answers are still to be judged; they are not asked again")
-                if found.in_flight:
-                    watch.say(f"{found.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again")
-            tally.budget, tally.left = _budget(plan, run_dir), _left(plan, run_dir)
-            async with launch(plan.accounts.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
+            for line in _beginning(run_dir, only_judges=only_judges):
+                watch.say(line)
+            if only_judges:
+                tally.planned = len(run_dir.unscored())
+            tally.budget, tally.left = _budget(plan, run_dir), {JUDGING: tally.planned} if only_judges else _left(plan, run_dir)
+            everybody = list(dict.fromkeys([*(() if only_judges else plan.models), *(one.model for one in plan.judges.values())]))
+            used = {model.provider: plan.accounts[model.provider] for model in everybody}
+            async with launch(used.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
                     started_here = {name for name, account in plan.accounts.items() if not account.base_url}
-                    everybody = dict.fromkeys([*plan.models, *(judge.model for judge in plan.judges.values())])
                     await preflight(plan, [model for model in everybody if model.provider not in started_here], clients, watch.clock)
                 limiters: dict[str, Limiter] = {}
-                lanes = _lanes(plan, run_dir, clients, limiters, watch.clock)
-                asides = Asides(_side_lanes(plan, run_dir, clients, limiters, watch.clock), _chores(plan, run_dir, lambda: scorers))
+                lanes = [] if only_judges else _lanes(plan, run_dir, clients, limiters, watch.clock)
+                chores = _chores(plan, run_dir, lambda: scorers)
+                asides = Asides(_side_lanes(plan, run_dir, clients, limiters, watch.clock), (_counted(one, tally) for one in chores) if only_judges else chores)
                 judging = Judging(plan.judges, asides, run_dir.judged, run_dir.judgements(), random.SystemRandom())
                 scorers = {prompt_set.name: judging.bound(prompt_set.scorers) for prompt_set in plan.prompt_sets}
                 asking = {scorer for scorer, _ in plan.judges}
@@ -121,7 +128,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
                     return await score_with(scorers[request.cell.prompt_set], request, completion, patient=asking)
 
-                async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed else 0):
+                async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed and not only_judges else 0):
                     end = await execute(
                         lanes,
                         run_dir.add,
@@ -136,12 +143,13 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                     )
             if end.error is not None:
                 raise end.error
-            await run_dir.finish("interrupted" if end.reason or end.stopped else "complete", _reason(end), _unrecorded(tally.budget, run_dir))
+            unfinished = end.reason or end.stopped or (only_judges and run_dir.counts["missing"])
+            await run_dir.finish("interrupted" if unfinished else "complete", _reason(end), _unrecorded(tally.budget, run_dir))
     except EvalRunnerError as error:
         go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}" if isinstance(error, UnreachableError) else ""
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
-    code = exit_code(end, run_dir.counts, plan.allow_unanswered)
+    code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
     make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
     return _judged(plan, run_dir.path, code, redactor.message(_reason(end) or ""))
 
@@ -218,6 +226,35 @@ def _chores(plan: Plan, run_dir: RunDir, scorers: Callable[[], Mapping[str, Mapp
                 yield partial(score, request, row)
 
 
+def _beginning(run_dir: RunDir, *, only_judges: bool) -> Iterator[str]:
+    found = run_dir.resumed
+    if only_judges:
+        yield f"{len(run_dir.unscored()):,} stored answers are to be judged; nothing else is asked"
+    elif found is not None:
+        yield f"resuming: {found.answered:,} answered, {found.missing:,} without a row, {found.sent_again:,} without an answer and sent again"
+        if found.unscored:
+            yield f"{found.unscored:,} answers are still to be judged; they are not asked again"
+        if found.in_flight:
+            yield f"{found.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again"
+
+
+def _of_answers(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What was without an answer before a session that only judges is the business of `resume`."""
+    return {**counts, "planned": sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)}
+
+
+def _counted(chore: Chore, tally: Tally) -> Chore:
+    """Progress of a session that does nothing else."""
+
+    async def counted() -> None:
+        await chore()
+        tally.done += 1
+        tally.by_outcome[Outcome.OK] += 1
+        tally.left[JUDGING] -= 1
+
+    return counted
+
+
 def _budget(plan: Plan, run_dir: RunDir) -> Budget | None:
     """What is left of the plan's budget: all that the run's stored attempts cost is spent, and what earlier sessions spent without a row."""
     if plan.budget is None:
@@ -255,11 +292,15 @@ async def connected(accounts: Iterable[Account], clock: Clock) -> AsyncIterator[
 
 
 def config_of_run(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config a run was made from, as it is kept beside the run, with paths relative to where it came from, and `overrides`. Raises RunError."""
+    """The config in force for a run (the one it was made from, or is judged by since), as it is kept there, with paths relative to where it came from, and
+    `overrides`. Raises RunError.
+    """
     manifest = read_manifest(path)
     plan = manifest["plan"]
     overrides = [*(old for old in plan["overrides"] if old not in overrides), *overrides]
-    return load_config(path / "config.yaml", origin=path / manifest["config"]["origin"], overrides=overrides, limit=plan["limit"])
+    return load_config(
+        path / manifest["config"].get("file", "config.yaml"), origin=path / manifest["config"]["origin"], overrides=overrides, limit=plan["limit"]
+    )
 
 
 def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> int:
@@ -277,6 +318,8 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
 
 STOPPED_BY = {"interrupted": 130, "terminated": 143}
 """What `Stop.request` is told by a signal -> exit code."""
+JUDGING = "judging"
+"""What progress calls a session that asks judges only."""
 UNANSWERED = 4
 """The exit code of a run that is done but lacks too many answers."""
 

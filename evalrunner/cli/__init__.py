@@ -20,7 +20,7 @@ COMMANDS = {
     "run": "run a config: progress, Parquet, report",
     "resume": "go on with a run where it stopped; repeats nothing that is answered",
     "compare": "compare two runs sample by sample: differences, flips, a verdict; exit code 1 on a regression",
-    "rescore": "score stored answers again with other scorers; sends nothing",
+    "rescore": "score stored answers again with other scorers; asks judges only",
     "report": "make one HTML file from a stored run",
     "show": "print a run's summary",
     "export": "write a run's results as CSV or JSON Lines",

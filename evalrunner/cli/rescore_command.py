@@ -1,13 +1,16 @@
-"""`evalrunner rescore`: other scorers on stored answers. Sends nothing."""
+"""`evalrunner rescore`: other scorers on stored answers. Asks judges only."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out
 from evalrunner.cli.tables import print_summary
+from evalrunner.pipeline import Watch, judge
 from evalrunner.plan.config import load_config
 from evalrunner.rescoring import rescore
-from evalrunner.results import open_run
+from evalrunner.results import Run, open_run
+from evalrunner.store.run_dir import read_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="a config with the new scorers (default: the run's own)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change one key of CONFIG")
     parser.add_argument("--all", action="store_true", dest="again", help="compute every scorer again, not only what is new or changed")
+    add_session_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    config = load_config(args.config, overrides=args.overrides) if args.config else None
+    config = None
+    if args.config:
+        overrides = [*args.overrides, *budget_overrides(args)]
+        config = load_config(args.config, overrides=overrides, limit=read_manifest(args.run)["plan"].get("limit"))
     found = rescore(args.run, config, again=args.again)
     for message in found.messages:
         print(message, file=sys.stderr)
     for name, rows in found.counts.items():
         print(f"computed {name} for {rows:,} rows", file=sys.stderr)
+    if found.to_judge:
+
+        async def session(watch: Watch) -> Run:
+            return await judge(args.run, watch, budget_overrides(args))
+
+        return carry_out(session, args)
     if not found.counts:
         print("nothing to do: every score is there (--all computes them again)", file=sys.stderr)
     print_summary(open_run(args.run).summary())

@@ -121,9 +121,13 @@ def _last_lines(run: Run, *, inconclusive_fails: bool) -> None:
             say(line)
     missing = run.manifest["counts"]["planned"] - sum(run.manifest["counts"]["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     if missing:
-        higher = _higher_budget(run) if run.exit_code == BudgetError.exit_code else ""
-        command = f"evalrunner resume {shlex.quote(str(run.path))}{higher}"
-        say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: {command}")
+        say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: {_go_on(run)}")
+    elif unscored := run.manifest["counts"].get("unscored"):
+        say(f"{unscored:,} answers are still to be judged. Go on with: {_go_on(run)}")
+
+
+def _go_on(run: Run) -> str:
+    return f"evalrunner resume {shlex.quote(str(run.path))}{_higher_budget(run) if run.exit_code == BudgetError.exit_code else ''}"
 
 
 def _higher_budget(run: Run) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -16,6 +17,7 @@ from evalrunner.records import Cell, Completion, Model, Request, Sample, Score, 
 from evalrunner.store import lock, parts
 from evalrunner.store.files import disk_errors
 from evalrunner.store.journal import segments
+from evalrunner.store.known import is_open
 from evalrunner.store.ledger import Ledger
 from evalrunner.store.manifest import load
 from evalrunner.store.opening import Settings
@@ -60,6 +62,13 @@ def completion_of(row: Row) -> Completion:
     )
 
 
+class NewConfig(NamedTuple):
+    """A config as it was written, and where."""
+
+    text: str
+    path: Path
+
+
 class StoredAnswers:
     """The results of a run that nobody writes to while this is open; see `stored_answers`."""
 
@@ -78,14 +87,30 @@ class StoredAnswers:
         for part in self._results():
             yield parts.read(self._run / part).to_pylist()
 
-    def rescore(self, scores: Sequence[Rescored], plan: Mapping[str, Any]) -> None:
-        """Put `scores` (by key and scorer, one mapping for each of `parts`) into their columns, new ones where there are none, and `plan` into the manifest."""
+    def rescore(self, scores: Sequence[Rescored], plan: Mapping[str, Any], config: NewConfig | None = None) -> None:
+        """Put `scores` (by key and scorer, one mapping for each of `parts`) into their columns, new ones where there are none, and `plan` into the manifest.
+
+        `config` is in force from then on: the same commit names its copy, and how many scores are still to come.
+        """
         names = dict.fromkeys([*self.manifest.columns.scores, *(name for rescored in scores for found in rescored.values() for name in found)])
         columns = Columns(params=self.manifest.columns.params, scores=list(names))
         schema = parts.schemas(columns)["results"]
         manifest = msgspec.structs.replace(self.manifest, columns=columns)
         fresh = {file: self._rescored(file, schema, found) for file, found in zip(self._results(), scores, strict=True)}
-        Ledger(self._run, manifest, self._files, self._redactor).rewrite(fresh, plan=dict(plan))
+        changes: dict[str, Any] = {"plan": msgspec.to_builtins(dict(plan), enc_hook=str)}
+        if waiting := sum(any(map(is_open, found.values())) for rescored in scores for found in rescored.values()):
+            changes["counts"] = {**manifest.counts, "unscored": max(waiting, manifest.counts.get("unscored", 0))}
+        if config is not None:
+            changes["config"] = self._kept(config)
+        Ledger(self._run, manifest, self._files, self._redactor).rewrite(fresh, **changes)
+
+    def _kept(self, config: NewConfig) -> dict[str, Any]:
+        """A copy under a name of its own: until the manifest names it, the old one is in force."""
+        text = self._redactor.text(config.text).encode()
+        digest = hashlib.sha256(text).hexdigest()
+        file = f"config-{digest[:8]}.yaml"
+        self._files.replace_file(self._run / file, text)
+        return {"origin": os.path.relpath(config.path.resolve(), self._run.resolve()), "hash": digest, "file": file}
 
     def _rescored(self, file: str, schema: pa.Schema, scores: Rescored) -> Iterator[pa.Table]:
         yield _with_scores(parts.conform(parts.read(self._run / file), schema), scores)

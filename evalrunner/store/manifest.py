@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +70,20 @@ class Manifest(Struct, kw_only=True):
 def this_machine() -> dict[str, Any]:
     """Where and by what a run is made."""
     return {"evalrunner": version("evalrunner"), "python": platform.python_version(), "platform": platform.platform(), "host": socket.gethostname()}
+
+
+def with_scorers_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The described plan `new`, with the scorers that `old` has and it does not name: a config takes no score away from the rows there are."""
+    named = {one["name"] for one in new.get("scorers") or ()}
+    had = {one["name"]: one["scorers"] for one in old.get("prompt_sets") or () if "scorers" in one}
+    joined = dict(new)
+    if kept := [one for one in old.get("scorers") or () if one["name"] not in named]:
+        names = {one["name"] for one in kept}
+        joined["scorers"] = [*(new.get("scorers") or ()), *kept]
+        joined["prompt_sets"] = [
+            {**one, "scorers": [*one["scorers"], *(name for name in had.get(one["name"], ()) if name in names)]} for one in new["prompt_sets"]
+        ]
+    return joined
 
 
 def iso(us: int) -> str:

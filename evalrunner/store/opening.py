@@ -21,7 +21,7 @@ from evalrunner.store.in_flight import IN_FLIGHT, InFlight
 from evalrunner.store.journal import read_segment, segments
 from evalrunner.store.known import KnownRows
 from evalrunner.store.ledger import Ledger
-from evalrunner.store.manifest import Manifest, iso, load, manifest_path, this_machine
+from evalrunner.store.manifest import Manifest, iso, load, manifest_path, this_machine, with_scorers_of
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import columns_of, joined
 
@@ -122,7 +122,7 @@ class Opening:
         load(self._run)
         self._lock = lock.take(self._run, self._files, self._settings.now)
         manifest = load(self._run)
-        old_plan, new_plan = manifest.plan, self._described()
+        old_plan, new_plan = manifest.plan, with_scorers_of(manifest.plan, self._described())
         manifest.columns = joined(manifest.columns, columns_of(self._plan))
         for name in parts.EVERY_RUN:
             self._files.make_directory(self._run / name)
