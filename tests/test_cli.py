@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -81,3 +82,39 @@ def test_csv_cells_survive_a_round_trip():
     out = io.StringIO()
     csv.writer(out).writerow([cell('a,"b"\nc'), cell([("tag", "x")])])
     assert next(csv.reader(io.StringIO(out.getvalue()))) == ['a,"b"\nc', json.dumps({"tag": "x"})]
+
+
+SUMS = "name: t\nmodels: [{id: m, provider: PROVIDER}]\nprompt_sets:\n  - name: s\n    samples: [{q: 1 + 1}]\n    prompts: {p: '{{ q }}'}\n"
+
+
+def test_a_scorer_that_compares_needs_a_target(tmp_path):
+    """Without it every answer would be paid for and none scored: it is told at the scorer's place, and nothing is sent."""
+    (tmp_path / "c.yaml").write_text(
+        SUMS.replace("PROVIDER", "simulator") + "    scorers: [exact, {regex: {pattern: x}}, {regex: {pattern: (x), group: 1, name: y}}]\n"
+    )
+    said = evalrunner("check", "c.yaml", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "c.yaml:7:15: prompt_sets[0].scorers[0]: exact compares with the target, and there is none (hint: add target:)" in said.stderr
+    assert "scorers[2]" in said.stderr
+    assert "scorers[1]" not in said.stderr
+
+
+def test_check_needs_no_key(tmp_path):
+    """`check` sends nothing, so a key that is not set is a warning there; `run` refuses, and no word of ours is masked."""
+    (tmp_path / "c.yaml").write_text(SUMS.replace("PROVIDER", "dashscope") + "    target: '2'\n    scorers: [exact]\n")
+    environ = {name: value for name, value in os.environ.items() if name != "DASHSCOPE_API_KEY"}
+    said = evalrunner("check", "c.yaml", cwd=tmp_path, env=environ)
+    assert said.returncode == 0
+    assert "warning: c.yaml:2:10: models[0]: the environment variable DASHSCOPE_API_KEY is not set" in said.stderr
+    said = evalrunner("run", "c.yaml", cwd=tmp_path, env=environ)
+    assert said.returncode == 2
+    assert "[secret]" not in said.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml"]
+
+
+def test_the_runs_own_simulator_knows_the_runs_models(tmp_path):
+    """Any model name can be rehearsed; `export` to `-` is the data on stdout and nothing else."""
+    (tmp_path / "c.yaml").write_text(SUMS.replace("PROVIDER", "simulator") + "    target: '2'\n    scorers: [numeric]\n")
+    assert evalrunner("run", "c.yaml", "--out", "run", cwd=tmp_path).returncode == 0
+    rows = evalrunner("export", "run", "--jsonl", "-", cwd=tmp_path).stdout
+    assert [json.loads(line)["model"] for line in rows.splitlines()] == ["m"]

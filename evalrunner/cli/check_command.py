@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evalrunner.cli.tables import aligned, clean
 from evalrunner.decisions import check_baseline
+from evalrunner.errors import ConfigError
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
 from evalrunner.plugins import origin
@@ -21,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides=args.overrides, limit=args.limit)
     plan = make_plan(config)
-    check(plan.accounts.values(), config.folder)
+    try:
+        check(plan.accounts.values(), config.folder)
+    except ConfigError as error:  # a key is needed to send, and this sends nothing
+        print("\n".join(f"warning: {problem}" for problem in error.problems), file=sys.stderr)
     plan.validate()
     for line in plan.warnings():
         print(line, file=sys.stderr)

@@ -4,9 +4,11 @@ import argparse
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 
@@ -18,23 +20,28 @@ FORMULA = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]*[=+\-@\t\r＝＋－＠]")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's directory")
     form = parser.add_mutually_exclusive_group(required=True)
-    form.add_argument("--csv", type=Path, metavar="FILE", help="comma-separated, texts that a spreadsheet would take for formulas quoted with '")
-    form.add_argument("--jsonl", type=Path, metavar="FILE", help="one JSON object per line, values as stored")
+    form.add_argument("--csv", type=Path, metavar="FILE", help="comma-separated (- is stdout), texts that a spreadsheet would take for formulas quoted with '")
+    form.add_argument("--jsonl", type=Path, metavar="FILE", help="one JSON object per line (- is stdout), values as stored")
     parser.add_argument("--raw", action="store_true", help="CSV without the quoting of formulas")
 
 
 def main(args: argparse.Namespace) -> int:
-    table = read_results(args.run)
-    if args.jsonl:
-        with args.jsonl.open("w", encoding="utf-8") as out:
+    table, target = read_results(args.run), args.jsonl or args.csv
+    with nullcontext(sys.stdout) if str(target) == "-" else _opened(target, csv_file=args.csv is not None) as out:
+        if args.jsonl:
             out.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in _rows(table))
-    else:
-        with args.csv.open("w", encoding="utf-8-sig", newline="") as out:  # with a BOM: spreadsheets guess the encoding otherwise
+        else:
             writer = csv.writer(out)
             writer.writerow(table.column_names)
             writer.writerows([cell(value, raw=args.raw) for value in row.values()] for row in _rows(table))
-    print(args.jsonl or args.csv)
+    if str(target) != "-":
+        print(target)
     return 0
+
+
+def _opened(target: Path, *, csv_file: bool) -> TextIO:
+    # with a BOM: spreadsheets guess the encoding otherwise
+    return target.open("w", encoding="utf-8-sig" if csv_file else "utf-8", newline="")
 
 
 def cell(value: Any, *, raw: bool = False) -> Any:

@@ -34,19 +34,19 @@ class Door:
         self.lanes = lanes
         self.error: Exception | None = None
         self.prober: Open | None = None
-        self.verdict: asyncio.Future[None] | None = None
+        self.verdict: asyncio.Event | None = None
 
     def refused(self, opened: Open) -> None:
         if self.prober is None and self.error is None:
             self.prober = opened
-            self.verdict = asyncio.get_running_loop().create_future()
+            self.verdict = asyncio.Event()
             for limiter in {lane.limiter for lane in self.lanes}:
                 limiter.hold()
 
     def open(self) -> None:
         """The prober is done; what waits goes on, or has been released by `error`."""
         if self.verdict is not None:
-            self.verdict.set_result(None)
+            self.verdict.set()
             self.verdict = self.prober = None
             for limiter in {lane.limiter for lane in self.lanes}:
                 limiter.resume()

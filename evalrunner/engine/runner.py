@@ -206,7 +206,7 @@ class _Run:
                     door.open()
                     return None
                 if door.verdict is not None:
-                    await door.verdict
+                    await door.verdict.wait()
                 if door.error is not None or opened.tries.backoff >= self.policy.max_attempts:
                     return result
                 continue

@@ -23,6 +23,12 @@ from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.yaml_source import KeyPath
 from evalrunner.plugins import AskingScorer, find
 
+COMPARES = dict.fromkeys(("exact", "includes", "numeric", "choice", "token_f1", "rouge", "bleu", "chrf", "similarity", "embedding", "tool_calls"), None) | {
+    "regex": "group",
+    "json": "field",
+}
+"""Scorers that compare with the target: always, or when an option is given."""
+
 
 def cross_checks(written: Mapping[str, Any]) -> Iterator[Mistake]:
     """Every mistake between the blocks of a config."""
@@ -38,6 +44,7 @@ def cross_checks(written: Mapping[str, Any]) -> Iterator[Mistake]:
         if isinstance(called, str) and names.setdefault(called, index) != index:
             yield Mistake(("prompt_sets", index, "name"), f"two prompt sets are called {called!r} (the other is prompt_sets[{names[called]}])")
         yield from _loader(index, prompt_set)
+        yield from _targets(index, prompt_set)
     yield from _scorer_names(written)
     yield from _asked(written, providers)
 
@@ -87,6 +94,19 @@ def _loader(index: int, block: Mapping[str, Any]) -> Iterator[Mistake]:
             find("loaders", name)
         except PluginError as error:
             yield Mistake(("prompt_sets", index, "data" if loader is None else "loader"), str(error))
+
+
+def _targets(number: int, block: Mapping[str, Any]) -> Iterator[Mistake]:
+    """A scorer that compares needs something to compare with: without it every answer would be paid for and none scored."""
+    for index, scorer in enumerate(block["scorers"] if isinstance(block.get("scorers"), list) and block.get("target") is None else ()):
+        try:
+            fields = dict(short_scorer(scorer))
+        except (ValueError, TypeError, AttributeError):
+            continue
+        options = _mapping(fields.get("options"))
+        if fields["kind"] in COMPARES and not options.get("accept") and (needs := COMPARES[fields["kind"]]) in (None, *options):
+            why = f"with `{needs}` " if needs else ""
+            yield Mistake(("prompt_sets", number, "scorers", index), f"{fields['kind']} {why}compares with the target, and there is none (hint: add target:)")
 
 
 def _scorer_names(written: Mapping[str, Any]) -> Iterator[Mistake]:

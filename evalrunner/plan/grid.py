@@ -145,7 +145,7 @@ class Plan:
                 )
         if problems:
             raise ConfigError(*dict.fromkeys(problems))
-        ids = {model.provider: model.id for model in reversed(self._fields.values())}
+        ids = {name: [model.id for model in self._fields.values() if model.provider == name] for name in self._providers}
         return {name: account(written, self.config.environ, self.timeouts, ids[name]) for name, written in self._providers.items()}
 
     def warnings(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -124,15 +124,19 @@ def provider(name: str, block: ProviderBlock | None) -> Provider:
     )
 
 
-def account(written: Provider, environ: Mapping[str, str], timeouts: Timeouts, model: str) -> Account:
-    """The account with its secrets filled in. `model`: what a local server should load when its options name none. Raises KeyError for a variable unset."""
+def account(written: Provider, environ: Mapping[str, str], timeouts: Timeouts, models: Sequence[str]) -> Account:
+    """The account with its secrets filled in. `models`: the ids asked for there: a local server loads the first when its options name none, the run's own
+    simulator knows them all. Raises KeyError for a variable unset.
+    """
 
     def filled(text: str) -> str:
         return REFERENCE.sub(lambda found: environ[found[1]], text)
 
     options = {name: value for name, value in written.given.items() if name not in {"headers", "transport"}}
     if written.kind == "local":
-        options = {"model": model, "slots": LOCAL_SLOTS} | options
+        options = {"model": models[0], "slots": LOCAL_SLOTS} | options
+    if written.kind == "simulator":
+        options["models"] = [*options.get("models", ()), *models]
     return Account(
         name=written.name,
         kind=written.kind,

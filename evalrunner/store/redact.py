@@ -16,11 +16,12 @@ MIN_LENGTH = 8
 
 _SEEN: set[str] = set()
 _SECRET_NAME = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
+# What a credential's name is followed by, but for the words with which our own messages go on after a key of a config.
 _CREDENTIALS = (
     (re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s?#\"'<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
     (
         re.compile(
-            r"""((?:authorization|[\w-]*api[_-]?key|x-auth-token|cookie)(?:["']?\s*[:=]\s*(?:b?["'])?|["'],\s*b?["'])(?:(?:bearer|basic|token)\s+)?)[^\s"',;&#]+""",
+            r"""((?:authorization|[\w-]*api[_-]?key|x-auth-token|cookie)(?:["']?\s*[:=]\s*(?:b?["'])?|["'],\s*b?["'])(?:(?:bearer|basic|token)\s+)?)(?!(?:must|should|is|unknown)\b)[^\s"',;&#…]+""",
             re.IGNORECASE,
         ),
         rf"\1{MASK}",
