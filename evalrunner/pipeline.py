@@ -1,4 +1,4 @@
-"""The whole flow in one screen: plan → engine → store → analysis → report. Read this first.
+"""The whole flow: plan → engine → store → analysis → report. Read this first, `_carry_out` above all.
 
 `run` and `resume` differ in where the plan and the directory come from; `_carry_out` is what they share.
 """
