@@ -418,6 +418,28 @@ async def test_aborting_waits_for_nothing():
     assert world.records == []
 
 
+async def test_aborting_during_a_probe_is_no_mistake():
+    """While one refused request asks again for all, a second Ctrl-C still ends the run as stopped: nothing is recorded, nothing goes wrong."""
+    world = World()
+    # the first four are refused after a second; the probe that follows takes for ever, and three workers wait for its verdict
+    client = world.lane(20, lambda request, call, n: errors.AuthError("bad key", http_status=401) if call <= 4 else None)
+    first, client.complete = client.complete, lambda request: first(request) if len(client.sent) < 4 else probe(request)
+
+    async def probe(request):
+        client.sent.append((world.clock.seconds, request.key))
+        await world.clock.sleep(1000)
+
+    async def interrupt():
+        await world.clock.sleep(5)
+        world.stop.request("interrupted")
+        await world.clock.sleep(1)
+        world.stop.abort()
+
+    end, _ = await asyncio.gather(world.run(), interrupt())
+    assert len(client.sent) == 5
+    assert (end.error, end.reason, world.records) == (None, "interrupted", [])
+
+
 async def test_a_stop_before_the_start_sends_nothing():
     """A signal that comes early is not lost."""
     world = World()
