@@ -222,7 +222,8 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
 
 def test_short_forms_mean_their_long_forms(tmp_path):
     """A model by its id, a prompt by its text, a scorer by its name, one value for a list of one, times with units, numbers as people write them."""
-    text = HEAD + "    scorers: [exact, {numeric: {tolerance: 0.5, name: close}}]\ngrid: {max_tokens: 1e3, stop: [a, b], seed: 7}\nstream: false\n"
+    text = HEAD + "    target: x\n    scorers: [exact, {numeric: {tolerance: 0.5, name: close}}]\n"
+    text += "grid: {max_tokens: 1e3, stop: [a, b], seed: 7}\nstream: false\n"
     text += "retry: {max_elapsed: 2m}\nproviders: {dashscope: {limits: {tpm: 5_000_000}}}\n"
     settings = load_config(write(tmp_path, text)).settings
     assert (settings.models[0].id, settings.models[0].provider, settings.models[0].name) == ("qwen-turbo", "dashscope", "qwen-turbo")

@@ -97,6 +97,7 @@ def test_nothing_is_imported_that_the_config_does_not_name(installed, tmp_path):
     write_config(tmp_path, client="simulator", loader="evalrunner_example.loaders:load_lines", scorer="exact", options={"ignore_case": True})
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     config["providers"]["mine"] = {"kind": "simulator"}
+    config["prompt_sets"][0]["target"] = "x"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     code = "import sys; from evalrunner.plan.config import load_config; load_config(sys.argv[1]); print(sorted(m for m in sys.modules if 'example' in m))"
     env = os.environ | {"PYTHONPATH": str(installed)}
@@ -128,7 +129,7 @@ def test_the_config_folder_shadows_nothing(tmp_path):
     config = write_config(tmp_path, client="simulator", scorer="mine:shorter_than")
     settings = yaml.safe_load(config.read_text())
     settings["providers"]["mine"] = {"kind": "simulator"}
-    settings["prompt_sets"][0] |= {"data": None, "samples": [{"line": "x"}]}
+    settings["prompt_sets"][0] |= {"data": None, "samples": [{"line": "x"}], "target": "x"}
     del settings["prompt_sets"][0]["data"]
     code = "import sys, json; from evalrunner.plan.config import load_config; load_config(sys.argv[1]); print(json.dumps(sys.path))"
     for scorer, place in (("mine:shorter_than", -1), ("exact", None)):

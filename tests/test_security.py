@@ -75,7 +75,7 @@ def test_what_lies_about_in_a_folder_is_not_run(tmp_path):
         "prompt_sets: [{name: s, samples: [{q: one}], prompts: {p: '{{ q }}'}, target: x, scorers: [exact]}]\n"
     )
     environ = {name: value for name, value in os.environ.items() if name != "SOME_KEY"}
-    command = [Path(sys.executable).with_name("evalrunner"), "check", "c.yaml"]
+    command = [Path(sys.executable).with_name("evalrunner"), "run", "c.yaml"]
     said = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert said.returncode == 2
     assert "SOME_KEY is not set" in said.stderr

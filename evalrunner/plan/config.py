@@ -17,7 +17,7 @@ from evalrunner.errors import ConfigError
 from evalrunner.plan.config_schema import build_schema
 from evalrunner.plan.config_types import Settings
 from evalrunner.plan.config_values import REFERENCE
-from evalrunner.plan.cross_checks import cross_checks
+from evalrunner.plan.cross_checks import cross_checks, missing_targets
 from evalrunner.plan.mistakes import Mistake, mistakes, shown
 from evalrunner.plan.named import look_beside, plugins_named
 from evalrunner.plan.overrides import overridden
@@ -126,7 +126,10 @@ def _validated(written: dict[str, Any]) -> tuple[list[Mistake], Settings | None]
         settings = Settings.model_validate(_with_kinds(written))
     except ValidationError as error:
         found += mistakes(error.errors(include_url=False), written)
-    return [*found, *cross_checks(written)], settings
+    found += cross_checks(written)
+    if settings is not None and not found:
+        found += missing_targets(settings)
+    return found, settings
 
 
 def _with_kinds(written: Mapping[str, Any]) -> dict[str, Any]:

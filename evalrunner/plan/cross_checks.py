@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from evalrunner.cost.models import native_only
 from evalrunner.errors import PluginError
 from evalrunner.plan.asked import asked_mistakes
-from evalrunner.plan.config_types import ModelFields, ScorerFields, column_name, short_model, short_scorer
+from evalrunner.plan.config_types import ModelFields, ScorerFields, Settings, column_name, short_model, short_scorer
 from evalrunner.plan.mistakes import Mistake, shown
 from evalrunner.plan.providers import BUILT_IN, misdirected
 from evalrunner.plan.sandbox import nearest
@@ -44,7 +44,6 @@ def cross_checks(written: Mapping[str, Any]) -> Iterator[Mistake]:
         if isinstance(called, str) and names.setdefault(called, index) != index:
             yield Mistake(("prompt_sets", index, "name"), f"two prompt sets are called {called!r} (the other is prompt_sets[{names[called]}])")
         yield from _loader(index, prompt_set)
-        yield from _targets(index, prompt_set)
     yield from _scorer_names(written)
     yield from _asked(written, providers)
 
@@ -96,17 +95,14 @@ def _loader(index: int, block: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake(("prompt_sets", index, "data" if loader is None else "loader"), str(error))
 
 
-def _targets(number: int, block: Mapping[str, Any]) -> Iterator[Mistake]:
+def missing_targets(settings: Settings) -> Iterator[Mistake]:
     """A scorer that compares needs something to compare with: without it every answer would be paid for and none scored."""
-    for index, scorer in enumerate(block["scorers"] if isinstance(block.get("scorers"), list) and block.get("target") is None else ()):
-        try:
-            fields = dict(short_scorer(scorer))
-        except (ValueError, TypeError, AttributeError):
-            continue
-        options = _mapping(fields.get("options"))
-        if fields["kind"] in COMPARES and not options.get("accept") and (needs := COMPARES[fields["kind"]]) in (None, *options):
-            why = f"with `{needs}` " if needs else ""
-            yield Mistake(("prompt_sets", number, "scorers", index), f"{fields['kind']} {why}compares with the target, and there is none (hint: add target:)")
+    for number, block in enumerate(settings.prompt_sets):
+        for index, scorer in enumerate(block.scorers if block.target is None else ()):
+            needs = COMPARES.get(scorer.kind, "")
+            if needs in (None, *scorer.options) and not scorer.options.get("accept"):
+                why = f"with `{needs}` " if needs else ""
+                yield Mistake(("prompt_sets", number, "scorers", index), f"{scorer.kind} {why}compares with the target, and there is none (hint: add target:)")
 
 
 def _scorer_names(written: Mapping[str, Any]) -> Iterator[Mistake]:
