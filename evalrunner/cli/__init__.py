@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from evalrunner.errors import EvalRunnerError, RunError
 from evalrunner.store.redact import masked
@@ -60,6 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # noqa: BLE001 - a mistake of ours, or of a plug-in: Python would show it with whatever secrets are in its text
         print(f"{masked(traceback.format_exc())}evalrunner {name}: stopped by a mistake in the program; what was recorded is safe", file=sys.stderr)
         return MISTAKE
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """What a reader who is gone does not take is dropped: Python would try again at its end, and end with 120 instead of our exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Masked(logging.Formatter):
