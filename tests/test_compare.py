@@ -91,7 +91,7 @@ def test_trials_are_averaged_before_pairing():
     old = [rows([1.0, 0.0, 1.0] * 10, trial=t) for t in range(3)]
     new = [rows([1.0, 0.0, float(t < 2)] * 10, trial=t) for t in range(3)]
     found = only(compare(side("old", *old, trials=3), side("new", *new, trials=3))).metrics["score_exact"]
-    assert (found.n, found.difference, found.method) == (30, pytest.approx(-1 / 9), "tango, effective n")
+    assert (found.n, found.difference, found.method) == (30, pytest.approx(-1 / 9), "bayesian bootstrap")
 
 
 def test_cells_are_paired_by_what_they_are():

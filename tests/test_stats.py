@@ -56,7 +56,7 @@ def test_a_score_of_zeros_and_ones_gets_wilson(scores):
 def test_equal_scores_do_not_promise_equal_scores():
     """Ten times 1.0 in a score with trials still leaves room below: a constant says nothing about its variance."""
     low, high = mean_interval(np.ones(10), 3.0)
-    assert low < 0.75
+    assert low < 0.8
     assert high == 1
 
 

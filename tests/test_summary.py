@@ -95,7 +95,7 @@ def test_a_sample_counts_once_however_often_it_was_tried():
     rows = [row(0, trial=0), row(0, trial=1), row(0, trial=2), row(1, trial=0, score=0.0), row(1, trial=1, score=0.0), row(1, trial=2, outcome="transport")]
     score = summarise(table(rows), None, manifest(samples=2, trials=3)).cells[0].scores["exact"]
     assert (score.value, score.n, score.scored, score.planned) == (0.5, 2, 5, 6)
-    assert score.method == "wilson, effective n"
+    assert score.method == "bayesian bootstrap"
 
 
 def test_an_unfinished_run_says_what_is_missing():

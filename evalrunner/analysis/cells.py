@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from evalrunner.analysis.intervals import EDGE, mean_intervals, quantile_ranks, wilson
+from evalrunner.analysis.intervals import mean_intervals, quantile_ranks, wilson
 from evalrunner.analysis.power import pass_all_k, pass_at_k
 from evalrunner.analysis.rows import LATENCIES, TOKENS, Factor, Floats, Ints, Rows, factor
 from evalrunner.analysis.stats import tie_groups
@@ -52,11 +52,10 @@ def estimates(scored: Scored, group: Ints, planned: Ints) -> list[Estimate]:
     total = np.bincount(at, weights=scored.total[use], minlength=size)
     safe = np.maximum(n, 1)
     value = np.bincount(at, weights=mean, minlength=size) / safe
-    variance = np.bincount(at, weights=(mean - value[at]) ** 2, minlength=size) / np.maximum(n - 1, 1)
-    edge = np.bincount(at, weights=(mean < EDGE) | (mean > 1 - EDGE), minlength=size) / safe
     mixed = np.bincount(at, weights=(mean != 0) & (mean != 1), minlength=size)
     plain = (requests == n) & (mixed == 0)
-    low, high = mean_intervals(safe, value, variance, edge, np.maximum(requests / safe, 1))
+    first, second, third = (np.bincount(at, weights=mean**power, minlength=size) for power in (1, 2, 3))
+    low, high = mean_intervals(n, first, second, third)
     plain_low, plain_high = wilson(value * safe, safe)
     low, high = np.where(plain, plain_low, low), np.where(plain, plain_high, high)
     found = []
@@ -72,7 +71,7 @@ def estimates(scored: Scored, group: Ints, planned: Ints) -> list[Estimate]:
                 scored=int(requests[i]),
                 planned=least,
                 total=float(total[i]) if known else None,
-                method=("wilson" if plain[i] else "wilson, effective n") if known else "none",
+                method=("wilson" if plain[i] else "bayesian bootstrap") if known else "none",
                 low_bound=float(total[i]) / least if least else None,
                 high_bound=float(total[i] + least - requests[i]) / least if least else None,
             )

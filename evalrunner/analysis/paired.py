@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy.typing as npt
 import scipy
 from scipy import special
 
-from evalrunner.analysis.intervals import Z95, Floats, Interval, is_binary
+from evalrunner.analysis.intervals import Z95, Floats, Interval, is_binary, mean_intervals
 
-PAIR_UNSEEN = 10.0
+PAIR_END, PAIR_LEAST = 0.5, 0.02
 _HALVINGS = 52
 
 Verdict = Literal["better", "not worse", "worse", "inconclusive"]
@@ -29,29 +30,27 @@ class Difference(NamedTuple):
 
 
 def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -> Difference:
-    """Difference of two mean scores in 0..1 over the same samples, with Tango's interval.
+    """Difference of two mean scores in 0..1 over the same samples.
 
-    With one trial of a 0/1 score it is Tango's own, from the samples gained and lost. Else gains and losses are sums of differences, and n is
-    divided by a design effect D = variance of the differences / (mean |d| - mean² d), which is their variance measured by that of differences of -1,
-    0 and 1; the normal quantile becomes Student's t. Equal differences say nothing about their variance: D = 1. Few samples that mostly score exactly 0
-    or 1 on both sides may not have met a rare flip: D is drawn towards (their share)² / √trials, with the weight of PAIR_UNSEEN samples.
+    With one trial of a 0/1 score: Tango's interval, from the samples gained and lost. Else the Bayesian bootstrap of `intervals.mean_intervals` on the scale
+    -1..1, widened from the normal quantile and n + 1 to Student's and n - 1. At either end it adds (PAIR_END s² + PAIR_LEAST) / trials samples, s being the
+    share of samples that score exactly 0 or 1 on both sides: where most do, thirty samples may just not have met a rare flip.
     """
     d = candidate - baseline
     n = d.size
     if n == 0:
         return Difference(0.0, -1.0, 1.0, 0, 1.0, "none")
-    gained, lost, sd = float(d[d > 0].sum()), float(-d[d < 0].sum()), planning_sd(d, bounded=True)
+    value, sd = float(d.mean()), planning_sd(d, bounded=True)
     if trials == 1 and is_binary(baseline) and is_binary(candidate):
-        low, high = tango(gained, lost, n)
-        return Difference(float(d.mean()), low, high, n, sd, "tango")
-    variance, measure = float(d.var(ddof=1)) if n > 1 else 0.0, float(np.abs(d).mean() - d.mean() ** 2)
-    effect = 1.0
-    if variance > 0 and measure > 0:
-        at_ends = float(np.mean(_at_end(baseline) & _at_end(candidate)))
-        raw = variance / measure
-        effect = (n * raw + PAIR_UNSEEN * max(raw, at_ends**2 / np.sqrt(trials))) / (n + PAIR_UNSEEN)
-    low, high = tango(gained / effect, lost / effect, n / effect, float(special.stdtrit(max(n - 1, 1), 0.975)))
-    return Difference(float(d.mean()), low, high, n, sd, "tango, effective n")
+        low, high = tango(float(d[d > 0].sum()), float(-d[d < 0].sum()), n)
+        return Difference(value, low, high, n, sd, "tango")
+    at_ends = float(np.mean(_at_end(baseline) & _at_end(candidate)))
+    end = (PAIR_END * at_ends**2 + PAIR_LEAST) / trials
+    unit = (d + 1) / 2
+    centre = float(d.sum()) / (n + 2 * end)
+    widen = float(special.stdtrit(max(n - 1, 1), 0.975)) / Z95 * math.sqrt((n + 1) / max(n - 1, 0.5))
+    low, high = (centre + (2 * float(edge) - 1 - centre) * widen for edge in mean_intervals(n, unit.sum(), (unit**2).sum(), (unit**3).sum(), end))
+    return Difference(value, max(-1.0, min(low, value)), min(1.0, max(high, value)), n, sd, "bayesian bootstrap")
 
 
 def _at_end(scores: Floats) -> npt.NDArray[np.bool_]:
@@ -82,23 +81,23 @@ def quantile_difference(baseline: tuple[float, float, float], candidate: tuple[f
     return Interval(d - float(np.hypot(v2 - l2, u1 - v1)), d + float(np.hypot(u2 - v2, v1 - l1)))
 
 
-def tango(gained: float, lost: float, n: float, z: float = Z95) -> tuple[float, float]:
+def tango(gained: float, lost: float, n: int) -> tuple[float, float]:
     """Score interval of a paired difference of shares: the δ with |gained - lost - nδ| <= z √(n (2q + δ (1 - δ))), q the restricted estimate of the share lost.
 
-    q = (√(B² - 8nC) - B) / 4n with B = (2n - gained + lost) δ - gained - lost, C = -lost δ (1 - δ). Found by bisection. `n` and the counts need
-    not be whole. Source: Tango 1998, Statistics in Medicine 17:891.
+    q = (√(B² - 8nC) - B) / 4n with B = (2n - gained + lost) δ - gained - lost, C = -lost δ (1 - δ). Found by bisection. Source: Tango 1998,
+    Statistics in Medicine 17:891.
     """
-    return _tango_low(gained, lost, n, z), -_tango_low(lost, gained, n, z)
+    return _tango_low(gained, lost, n), -_tango_low(lost, gained, n)
 
 
-def _tango_low(gained: float, lost: float, n: float, z: float) -> float:
+def _tango_low(gained: float, lost: float, n: int) -> float:
     low, high = -1.0, 1.0
     for _ in range(_HALVINGS):
         at = (low + high) / 2
         b, c = (2 * n - gained + lost) * at - gained - lost, -lost * at * (1 - at)
         share = (max(b * b - 8 * n * c, 0.0) ** 0.5 - b) / (4 * n)
         spread = max(n * (2 * share + at * (1 - at)), 0.0) ** 0.5
-        low, high = (at, high) if gained - lost - n * at > z * spread else (low, at)
+        low, high = (at, high) if gained - lost - n * at > Z95 * spread else (low, at)
     return (low + high) / 2
 
 
