@@ -122,11 +122,10 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 asides = Asides(_side_lanes(plan, run_dir, clients, limiters, watch.clock), (_counted(one, tally) for one in chores) if only_judges else chores)
                 judging = Judging(plan.judges, asides, run_dir.judged, run_dir.judgements(), random.SystemRandom())
                 scorers = {prompt_set.name: judging.bound(prompt_set.scorers) for prompt_set in plan.prompt_sets}
-                asking = {scorer for scorer, _ in plan.judges}
                 tools = {prompt_set.name: prompt_set.tool_answers for prompt_set in plan.prompt_sets if prompt_set.tool_answers}
 
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
-                    return await score_with(scorers[request.cell.prompt_set], request, completion, patient=asking)
+                    return await score_with(scorers[request.cell.prompt_set], request, completion)
 
                 async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed and not only_judges else 0):
                     end = await execute(
@@ -216,7 +215,7 @@ def _chores(plan: Plan, run_dir: RunDir, scorers: Callable[[], Mapping[str, Mapp
 
     async def score(request: Request, row: dict[str, Any]) -> None:
         waiting = {name: scorer for name, scorer in scorers()[request.cell.prompt_set].items() if (row[f"score_{name}_why"] or "").startswith(STILL_TO_COME)}
-        scores = await score_with(waiting, request, completion_of(row), patient=waiting)
+        scores = await score_with(waiting, request, completion_of(row))
         if not all(is_open(found) for found in scores.values()):
             await run_dir.rescore(row, scores)
 
