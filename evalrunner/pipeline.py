@@ -98,7 +98,7 @@ async def judge(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = (
 
 async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Watch, *, only_judges: bool = False) -> Run:
     policy = RetryPolicy(max_attempts=plan.retry.max_attempts, max_elapsed_s=plan.retry.max_elapsed)
-    stop, tally = watch.stop or Stop(), Tally(planned=plan.size)
+    stop, tally = watch.stop or Stop(), Tally(planned=plan.size, warn=watch.say)
     try:
         async with run_dir:
             for message in run_dir.messages:
