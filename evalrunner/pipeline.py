@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalrunner.analysis.gates import gates_state
+from evalrunner.clients.bounded import Bounded
 from evalrunner.clock import SYSTEM_CLOCK, Clock
 from evalrunner.decisions import EXIT_CODES, check_baseline, check_run
 from evalrunner.engine.asides import Asides, Chore
@@ -30,7 +31,7 @@ from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
-from evalrunner.plugins import Account, Client, Scorer, find
+from evalrunner.plugins import BUILT_IN, Account, Client, Scorer, find
 from evalrunner.records import ANSWERED, FINAL, STILL_TO_COME, Completion, Model, Outcome, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
@@ -285,6 +286,8 @@ async def connected(accounts: Iterable[Account], clock: Clock) -> AsyncIterator[
         clients: dict[str, Client] = {}
         for account in accounts:
             client: Client = find("clients", account.kind)(account, clock)
+            if account.kind not in BUILT_IN["clients"]:
+                client = Bounded(client, account.timeouts.total)
             stack.push_async_callback(client.aclose)
             clients[account.name] = client
         yield clients
