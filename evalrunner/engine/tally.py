@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from evalrunner.engine.budget import Budget
 from evalrunner.records import Attempt, Record
 
-LISTEN_S = 0.1
+LISTEN_S = 0.02
 STALL_MS = 100.0
 """Standing still for longer spoils the times of what was on its way: they are ours then, not the server's."""
 STALL_SHARE = 0.05
