@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalrunner.analysis.gates import gates_state
+from evalrunner.clients.bounded import Bounded
 from evalrunner.clock import SYSTEM_CLOCK, Clock
 from evalrunner.decisions import EXIT_CODES, check_baseline, check_run
 from evalrunner.engine.asides import Asides, Chore
@@ -30,7 +31,7 @@ from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
-from evalrunner.plugins import Account, Client, Scorer, find
+from evalrunner.plugins import BUILT_IN, Account, Client, Scorer, find
 from evalrunner.records import ANSWERED, FINAL, STILL_TO_COME, Completion, Model, Outcome, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
@@ -98,7 +99,7 @@ async def judge(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = (
 
 async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Watch, *, only_judges: bool = False) -> Run:
     policy = RetryPolicy(max_attempts=plan.retry.max_attempts, max_elapsed_s=plan.retry.max_elapsed)
-    stop, tally = watch.stop or Stop(), Tally(planned=plan.size)
+    stop, tally = watch.stop or Stop(), Tally(planned=plan.size, warn=watch.say)
     try:
         async with run_dir:
             for message in run_dir.messages:
@@ -122,11 +123,10 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 asides = Asides(_side_lanes(plan, run_dir, clients, limiters, watch.clock), (_counted(one, tally) for one in chores) if only_judges else chores)
                 judging = Judging(plan.judges, asides, run_dir.judged, run_dir.judgements(), random.SystemRandom())
                 scorers = {prompt_set.name: judging.bound(prompt_set.scorers) for prompt_set in plan.prompt_sets}
-                asking = {scorer for scorer, _ in plan.judges}
                 tools = {prompt_set.name: prompt_set.tool_answers for prompt_set in plan.prompt_sets if prompt_set.tool_answers}
 
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
-                    return await score_with(scorers[request.cell.prompt_set], request, completion, patient=asking)
+                    return await score_with(scorers[request.cell.prompt_set], request, completion)
 
                 async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed and not only_judges else 0):
                     end = await execute(
@@ -216,7 +216,7 @@ def _chores(plan: Plan, run_dir: RunDir, scorers: Callable[[], Mapping[str, Mapp
 
     async def score(request: Request, row: dict[str, Any]) -> None:
         waiting = {name: scorer for name, scorer in scorers()[request.cell.prompt_set].items() if (row[f"score_{name}_why"] or "").startswith(STILL_TO_COME)}
-        scores = await score_with(waiting, request, completion_of(row), patient=waiting)
+        scores = await score_with(waiting, request, completion_of(row))
         if not all(is_open(found) for found in scores.values()):
             await run_dir.rescore(row, scores)
 
@@ -286,6 +286,8 @@ async def connected(accounts: Iterable[Account], clock: Clock) -> AsyncIterator[
         clients: dict[str, Client] = {}
         for account in accounts:
             client: Client = find("clients", account.kind)(account, clock)
+            if account.kind not in BUILT_IN["clients"]:
+                client = Bounded(client, account.timeouts.total)
             stack.push_async_callback(client.aclose)
             clients[account.name] = client
         yield clients

@@ -261,7 +261,7 @@ class Record(Struct, frozen=True, kw_only=True):
     """The row that holds all of one request. `completion` is None when there is no answer; then `error_*` say why.
 
     `wait_ms` is all waiting of our own; the service times of the last attempt are in `completion.timing`; `user_latency_ms` and `user_ttft_ms` count
-    from `scheduled_us`.
+    from `scheduled_us`. `stalled_ms`: our own process did not listen for so long while an attempt was under way, so its times are not the server's.
     """
 
     request: Request
@@ -281,6 +281,7 @@ class Record(Struct, frozen=True, kw_only=True):
     currency: str | None = None
     user_latency_ms: float | None = None
     user_ttft_ms: float | None = None
+    stalled_ms: float | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
 
 

@@ -152,6 +152,7 @@ def _row(rng: np.random.Generator, place: tuple[str, str, int], question: tuple[
         "user_ttft_ms": wait + ttft if answered else None,
         "chunks": n_out if answered else None,
         "tokens_per_chunk": 1.0 if answered else None,
+        "stalled_ms": None,
         "score": float(right) if answered else None,
     }
 

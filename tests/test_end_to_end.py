@@ -47,7 +47,7 @@ COLUMNS = {
     "int64": ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens"],
     "double": [
         "cost", "wait_ms", "latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "decode_ms", "user_latency_ms", "user_ttft_ms", "tokens_per_chunk",
-        "score_numeric", "score_includes", "param_temperature",
+        "stalled_ms", "score_numeric", "score_includes", "param_temperature",
     ],
     "timestamp[us, tz=UTC]": ["scheduled_at", "started_at", "finished_at"],
     "map<string, string>": ["tags"],

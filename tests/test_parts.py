@@ -28,7 +28,7 @@ param_max_tokens:int64 param_temperature:double tags:map<string, string> message
 finish_reason response_id response_model error_code error_message:string http_status attempts turns:int32
 prompt_tokens completion_tokens reasoning_tokens cached_tokens total_tokens:int64 usage_source:string cost:double currency:string
 scheduled_at started_at finished_at:timestamp[us, tz=UTC] wait_ms:double latency_ms ttft_ms ttft_content_ms tpot_ms decode_ms:double
-user_latency_ms user_ttft_ms:double chunks:int32 tokens_per_chunk:double score_exact:double score_exact_why:string"""
+user_latency_ms user_ttft_ms:double chunks:int32 tokens_per_chunk stalled_ms:double score_exact:double score_exact_why:string"""
 ATTEMPTS = """key:string turn attempt:int32 started_at:timestamp[us, tz=UTC] http_status:int32 outcome error_code error_message:string
 retry_after_ms wait_ms latency_ms ttft_ms:double response_id:string prompt_tokens completion_tokens reasoning_tokens cached_tokens cache_write_tokens:int64
 cost:double raw:string"""

@@ -1,5 +1,6 @@
 """Prompts: what a template may do, what it must say when it cannot, and that data stays data."""
 
+import itertools
 import re
 import time
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrunner.plan.prompts import Conversation, Prompt, Text, check_template
+from evalrunner.plan.sandbox import LOOK_EVERY, Sandbox
 
 ROW = {"question": "2 + 2?", "answer": 4, "nothing": None, "items": [1, 2], "inner": {"x": "y"}, "long": "a" * 1000, "html": "<b> ü"}
 DOUBLED = 40
@@ -86,6 +88,20 @@ def test_what_a_template_cannot_do_is_one_message_soon(text, expected):
     with pytest.raises(ValueError, match="^" + re.escape(expected)):
         render(text)
     assert time.perf_counter() - began < 10
+
+
+MANY = 4 * LOOK_EVERY
+
+
+@pytest.mark.parametrize("text", ["{{ (q|sort)|length }}" * MANY, "{% for i in range(MANY) %}{% endfor %}", "{% set x = q.upper() %}" * MANY])
+def test_a_template_has_two_seconds_of_cpu(text):
+    """A template that works too long is one sentence, whether it loops, filters or calls; and every row has its own time."""
+    seconds = itertools.count(1)
+    sandbox = Sandbox(cpu_s=lambda: next(seconds))
+    with pytest.raises(ValueError, match=r"^the template takes more than 2 s of CPU"):
+        sandbox.render_template(sandbox.compile_template(text.replace("MANY", str(MANY))), {"q": "ab"})
+    small = sandbox.compile_template("{{ q|upper }}" * LOOK_EVERY)
+    assert {sandbox.render_template(small, {"q": "ab"}) for _ in range(10)} == {"AB" * LOOK_EVERY}
 
 
 @settings(deadline=None)

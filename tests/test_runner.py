@@ -632,13 +632,18 @@ async def test_progress_can_be_read_while_it_runs():
 
 
 async def test_a_process_that_does_not_listen_is_found_out():
-    """A scorer that blocks the loop shows in the tally: times to first token of that moment are ours."""
-    world = World()
-    world.lane(20)
+    """A client that blocks the event loop spoils the times of what is on its way: those rows say for how long, the others nothing, and it is told once."""
+    world, told = World(), []
+    world.tally.warn = told.append
+    blocked = {"m-1": 1.1, "m-3": 1.2}
 
-    async def score(request, completion):
-        time.sleep(0.03)  # noqa: ASYNC251 - blocks, which is the point
-        return {}
+    def block(request, call, n):
+        time.sleep(blocked.get(request.key, 0))
 
-    await world.run(score=score)
-    assert world.tally.largest_stall_ms > 10
+    world.lane(5, block, limits=Limits(concurrency=1))
+    await world.run()
+    assert {record.request.key for record in world.records if (record.stalled_ms or 0) > 1000} == set(blocked)
+    assert world.tally.largest_stall_ms > 1000
+    [line] = told
+    assert "this process stood still for 1." in line
+    assert "plain function" in line

@@ -1,8 +1,10 @@
 """Instruction checks in the manner of IFEval: each followed once and broken once."""
 
 import pytest
+from make_records import make_completion, make_request
 from test_scorers import score
 
+from evalrunner.engine.scoring import score_with
 from evalrunner.errors import ScorerError
 from evalrunner.scorers.instructions import CHECKS, instructions
 
@@ -68,3 +70,19 @@ def test_mistakes_are_told_early():
         instructions(checks=[{"id": "length_constraints:number_words", "words": 3}])
     with pytest.raises(ScorerError, match="needs a list"):
         score(instructions(), "x")
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        ("detectable_format:number_highlighted_sections", "*" + "a" * 200_000),
+        ("detectable_format:json_format", "x" + " " * 200_000 + "x"),
+        ("detectable_format:number_bullet_lists", "\n" * 200_000 + "x"),
+        ("detectable_format:title", "<<" * 100_000),
+        ("length_constraints:number_sentences", "." * 200_000 + "x"),
+    ],
+)
+async def test_an_answer_that_takes_a_pattern_for_ever_has_no_score(check, text):
+    """A model may write anything, also what our own patterns would backtrack over for hours: they are cut off after a second."""
+    scorer = instructions(checks=[{"id": check}])
+    assert (await score_with({"mine": scorer}, make_request(), make_completion(text)))["mine"].why == "the scorer failed: TimeoutError: regex timed out"

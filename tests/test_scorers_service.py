@@ -1,7 +1,7 @@
 """Scorers beside the text ones: latency, cost, embedding similarity, and several as one."""
 
 import pytest
-from scripted_server import answer, scripted
+from scripted_server import answer, chunked, scripted
 from simulated import simulated
 
 from evalrunner.errors import ConfigError, PluginError, ScorerError
@@ -176,6 +176,13 @@ async def test_an_embedding_that_fails_is_a_null_score_without_the_key(monkeypat
         with pytest.raises(ScorerError, match=why) as failed:
             await embedding(model="e", base_url=server.url, api_key="${EMBEDDING_KEY}")(request("a"), completion("b"))
     assert "sk-very-secret" not in str(failed.value)
+
+
+async def test_an_embedding_that_trickles_is_cut_off():
+    """`seconds` is for the whole answer: a byte now and then does not prolong it."""
+    async with scripted(chunked(*[step for _ in range(200) for step in (b" ", 0.02)])) as server:
+        with pytest.raises(ScorerError, match=r"no answer within 0\.2 s"):
+            await embedding(model="e", base_url=server.url, seconds=0.2)(request("a"), completion("b"))
 
 
 async def test_an_endpoint_that_is_not_there_is_a_null_score():

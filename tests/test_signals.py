@@ -10,6 +10,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
+import yaml
 from scripted_server import HANG, answer, completion, scripted
 
 from evalrunner.results import open_run
@@ -150,6 +151,74 @@ async def test_a_check_that_hangs_can_be_left(tmp_path):
         assert await process.ended(5) == 130
         assert "stopped before anything was sent" in process.said
     assert not (tmp_path / "run").exists()
+
+
+SLOW = """
+import asyncio, time
+from evalrunner import Completion, Timing
+from pathlib import Path
+
+def rows(path):
+    for number in range(1, 4):
+        Path("reading").touch()
+        time.sleep(60)
+        yield number, {"q": "one"}
+
+class Blocking:
+    async def complete(self, request):
+        Path("asked").touch()
+        time.sleep(60)
+
+    async def aclose(self):
+        pass
+
+def client(account, clock):
+    return Blocking()
+"""
+
+
+def blocked(folder, **changes):
+    (folder / "slow_parts.py").write_text(SLOW)
+    (folder / "rows.txt").write_text("")
+    config = {
+        "name": "slow",
+        "providers": {"mine": {"kind": "slow_parts:client"}},
+        "models": [{"id": "m", "provider": "mine"}],
+        "preflight": False,
+        "prompt_sets": [{"name": "s", "prompts": {"p": "{{ q }}"}, **changes}],
+    }
+    (folder / "slow.yaml").write_text(yaml.safe_dump(config))
+    return "run", "slow.yaml", "--out", "run"
+
+
+async def exists(path):
+    for _ in range(600):
+        if path.exists():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{path} never came")
+
+
+async def test_a_validation_can_be_left(tmp_path):
+    """While rows are read nothing is sent and nothing recorded: one Ctrl-C ends it at once."""
+    async with started(tmp_path, *blocked(tmp_path, data="rows.txt", loader="slow_parts:rows")) as process:
+        await exists(tmp_path / "reading")
+        process.child.send_signal(signal.SIGINT)
+        assert await process.ended(5) == 130
+        assert "stopped before anything was sent" in process.said
+    assert not (tmp_path / "run").exists()
+
+
+async def test_twice_leaves_at_once_whatever_the_program_does(tmp_path):
+    """A plug-in that blocks the whole program does not keep anybody: the second Ctrl-C ends it in less than a second, and the run can be resumed."""
+    async with started(tmp_path, *blocked(tmp_path, samples=[{"q": "one"}])) as process:
+        await exists(tmp_path / "asked")
+        process.child.send_signal(signal.SIGINT)
+        await process.says("Once more to leave at once")
+        process.child.send_signal(signal.SIGINT)
+        assert await process.ended(1) == 130
+    assert open_run(tmp_path / "run").manifest["state"] == "running"
+    assert len(open_run(tmp_path / "run").results()) == 0
 
 
 async def test_a_run_whose_terminal_is_gone_still_ends_in_good_order(tmp_path):

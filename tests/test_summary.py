@@ -21,7 +21,7 @@ MORE_STRINGS = ("error_code", "error_message", "currency", "usage_source", "scor
 SMALL = ("trial", "http_status", "attempts", "turns")
 TOKENS = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "total_tokens")
 TIMES = ("scheduled_at", "started_at", "finished_at")
-DOUBLES = ("latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "user_latency_ms", "user_ttft_ms", "wait_ms", "cost", "score_exact")
+DOUBLES = ("latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "user_latency_ms", "user_ttft_ms", "wait_ms", "stalled_ms", "cost", "score_exact")
 KINDS = {
     pa.string(): STRINGS + MORE_STRINGS,
     pa.int32(): SMALL,
@@ -153,6 +153,17 @@ def test_percentiles_are_numpys_and_blank_where_the_sample_is_too_small():
     assert (p99.value, p99.low, p99.high, p99.needed) == (None, None, None, 500)
     assert distribution.curve == pytest.approx(np.quantile(values, np.linspace(0, 1, 101)).tolist())
     assert distribution.sd == pytest.approx(values.std(ddof=1))
+
+
+def test_times_that_we_spoiled_are_left_out_and_counted():
+    """Where our own process stood still, latencies are not the server's: their rows keep tokens and scores, and a notice counts them."""
+    rows = [row(i, stalled_ms=5000.0 if i < 3 else None) for i in range(10)]
+    summary = summarise(table(rows), None, manifest())
+    [cell] = summary.cells
+    assert {name: cell.latency[name].n for name in ("latency_ms", "ttft_ms")} == {"latency_ms": 7, "ttft_ms": 7}
+    assert cell.answered == cell.scores["exact"].scored == 10
+    [notice] = [one for one in summary.notices if one.kind == "stalled"]
+    assert notice.text == "Latencies leave out 3 requests: this process stood still while they were under way, for up to 5.0 s."
 
 
 def test_money_is_known_or_unknown_never_zero():

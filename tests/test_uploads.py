@@ -4,14 +4,15 @@ import asyncio
 import json
 
 import pytest
-from scripted_server import RST, answer, completion, scripted
+from scripted_server import RST, answer, chunked, completion, scripted
 from simulated import simulated
 from test_dashscope_client import ask, request
 
+from evalrunner.clients import on_aiohttp
 from evalrunner.clients.dashscope import dashscope_client
 from evalrunner.clients.openai import openai_client
 from evalrunner.clock import SYSTEM_CLOCK
-from evalrunner.errors import BadOutputError, RateLimitedError, ServerError, TransportError
+from evalrunner.errors import BadOutputError, DeadlineError, RateLimitedError, ServerError, TransportError
 from evalrunner.pipeline import run
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
@@ -52,9 +53,9 @@ def asked(study):
     return next(plan.requests(plan.models[0]))
 
 
-def client(url, factory=openai_client):
+def client(url, factory=openai_client, **fields):
     kind = "dashscope" if factory is dashscope_client else "simulator"
-    return factory(Account(name="p", kind=kind, base_url=url, api_key="sk-1", timeouts=Timeouts(total=5.0)), SYSTEM_CLOCK)
+    return factory(Account(name="p", kind=kind, base_url=url, api_key="sk-1", **{"timeouts": Timeouts(total=5.0)} | fields), SYSTEM_CLOCK)
 
 
 async def test_a_file_is_uploaded_once(asked):
@@ -105,6 +106,33 @@ async def test_an_upload_that_fails(asked, said, kind):
             await one.complete(asked)
         assert (await one.complete(asked)).output == "4"
         await one.aclose()
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_an_upload_that_trickles_ends(asked, transport):
+    """`timeouts.total` is for the whole exchange: a byte now and then does not prolong it, and the next request can upload."""
+    trickle = chunked(*[step for _ in range(500) for step in (b" ", 0.02)])
+    async with scripted(trickle, UPLOADED, answer(completion("4"))) as server:
+        one = client(server.url, timeouts=Timeouts(total=0.5), transport=transport)
+        with pytest.raises(DeadlineError, match=r"no complete answer within 0\.5 s"):
+            await one.complete(asked)
+        assert (await one.complete(asked)).output == "4"
+        await one.aclose()
+
+
+async def test_an_upload_keeps_no_cookie_and_reads_no_endless_answer(asked, monkeypatch):
+    """What a server sets is not sent back, and an answer without end is cut off."""
+    set_cookie = answer({"error": {"message": "no"}}, status=500, headers={"set-cookie": "track=me; Path=/"})
+    monkeypatch.setattr(on_aiohttp, "MAX_BYTES", 100_000)
+    async with scripted(set_cookie, chunked(b" " * 200_000), UPLOADED, answer(completion("4"))) as server:
+        one = client(server.url)
+        with pytest.raises(ServerError):
+            await one.complete(asked)
+        with pytest.raises(BadOutputError, match="the body is larger than"):
+            await one.complete(asked)
+        assert (await one.complete(asked)).output == "4"
+        await one.aclose()
+    assert not any("cookie" in received.headers for received in server.requests)
 
 
 async def test_a_file_that_is_still_being_read():

@@ -27,7 +27,7 @@ def notices(
     manifest: Mapping[str, Any],
 ) -> list[Notice]:
     """All notices, those about missing data first."""
-    found = [*_unfinished(cells, totals, manifest), *_infrastructure(models), *_answers(tries, cells, models), *_money(rows, cells, manifest)]
+    found = [*_unfinished(cells, totals, manifest), *_infrastructure(models), *_answers(tries, cells, models), *_stalls(rows), *_money(rows, cells, manifest)]
     for tag, values in ((tag, len(factor.names)) for tag, factor in tag_factors(rows).items()):
         if values > MAX_TAG_VALUES:
             found.append(_notice("tag_values", f"Tag {tag} has {values} values, too many to slice by.", tag=tag, values=values))
@@ -85,6 +85,13 @@ def _answers(tries: Attempts | None, cells: Sequence[CellSummary], models: Seque
             yield _notice("unscored", f"{count} answers have no score of {name}: the scorer failed on them.", scorer=name, count=count)
     if tries is not None and (replaced := int(np.count_nonzero(tries.replaced))):
         yield _notice("replaced", f"{replaced} answers held characters that UTF-8 cannot; they were replaced by U+FFFD.", count=replaced)
+
+
+def _stalls(rows: Rows) -> Iterator[Notice]:
+    if count := int(np.count_nonzero(rows.stalled)):
+        longest = float(np.nanmax(rows.number("stalled_ms")))
+        text = f"Latencies leave out {count} requests: this process stood still while they were under way, for up to {longest / 1000:.1f} s."
+        yield _notice("stalled", text, count=count, seconds=round(longest / 1000, 1))
 
 
 def _money(rows: Rows, cells: Sequence[CellSummary], manifest: Mapping[str, Any]) -> Iterator[Notice]:

@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 IDENTITY = ("prompt_set", "prompt", "model", "provider", "params", "stream")
 _PLAIN = ("key", "model_id", "sample_id", "sample_hash", "trial", "tags", "outcome", "response_model", "error_code", "error_message", "http_status")
-_MEASURED = ("attempts", "turns", "usage_source", "cost", "currency", "scheduled_at", "started_at", "finished_at", *LATENCIES, *TOKENS.values())
+_MEASURED = ("attempts", "turns", "usage_source", "cost", "currency", "scheduled_at", "started_at", "finished_at", "stalled_ms", *LATENCIES, *TOKENS.values())
 ATTEMPT_COLUMNS = ("key", "attempt", "http_status", "outcome", "error_code", "error_message", "cost", "raw")
 
 
@@ -100,6 +100,7 @@ class Rows:
         self.first: Ints = np.flatnonzero(fresh)
         outcomes = self.factor("outcome")
         self.outcome = outcomes
+        self.stalled: Mask = ~np.isnan(self.number("stalled_ms"))
         self.answered: Mask = np.isin(outcomes.codes, [code for code, name in enumerate(outcomes.names) if name in ANSWERED])
 
     def has(self, name: str) -> bool:
@@ -120,13 +121,14 @@ class Rows:
         return pc.take(_combined(self._table[name]), pa.array(self._order))
 
     def number(self, name: str) -> Floats:
-        """The column as floats, NaN for null."""
+        """The column as floats, NaN for null, and for times that a stall of our own spoiled."""
         if not self.has(name):
             return np.full(self.n, np.nan)
         column = _combined(self._table[name])
         if pa.types.is_timestamp(column.type):
             column = pc.divide(column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64()).cast(pa.float64()), 1e6)
-        return numbers(column)[self._order]
+        values = numbers(column)[self._order]
+        return np.where(self.stalled, np.nan, values) if name in LATENCIES else values
 
     def factor(self, name: str) -> Factor:
         if not self.has(name):

@@ -7,6 +7,8 @@ import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import FrameType
 
 from evalrunner.analysis.gates import gates_state
 from evalrunner.cli.compare_command import add_inconclusive
@@ -22,7 +24,7 @@ from evalrunner.records import ANSWERED
 from evalrunner.results import Run
 from evalrunner.store.run_dir import Settings
 
-REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated"}
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"} | ({} if sys.platform == "win32" else {signal.SIGHUP: "terminated"})
 GRACE_S = 30.0
 
 
@@ -76,29 +78,40 @@ def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespa
 
 
 class _Signals:
-    """Turns the first signal into a drain and the second into an exit. A signal that was ignored when we started (`nohup`, `&`) stays ignored."""
+    """Turns the first signal into a drain and the second into an exit. A signal that was ignored when we started (`nohup`, `&`) stays ignored.
+
+    Plain handlers, because the loop's own wait for it: while it is blocked, as in a validation or a report, nobody could leave.
+    """
 
     def __init__(self, stop: Stop, grace_s: float) -> None:
         self._stop = stop
         self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
+        self._asked = False
         self._timer: asyncio.TimerHandle | None = None
-        for number, reason in REASONS.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._loop.add_signal_handler(number, self._asked, reason)
+        obeyed = [number for number in REASONS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._signalled) for number in obeyed}
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for number in REASONS:
-            self._loop.remove_signal_handler(number)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
-    def _asked(self, reason: str) -> None:
-        if self._timer is not None:
-            say("\nLeaving; what was in flight is lost, everything recorded is safe.")
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        reason = REASONS[signal.Signals(number)]
+        if self._asked:
+            _tell("\nLeaving; what was in flight is lost, everything recorded is safe.")
             os._exit(STOPPED_BY[reason])
-        say(f"\nStopping: nothing more is sent, what is in flight is waited for, {self._grace_s:g} s at most. Once more to leave at once.")
+        self._asked = True
+        _tell(f"\nStopping: nothing more is sent, what is in flight is waited for, {self._grace_s:g} s at most. Once more to leave at once.")
+        if not self._stop.bound and asyncio.current_task(self._loop) is self._main:
+            self._stop.request(reason)
+            raise asyncio.CancelledError  # out of a validation, which does not come to the loop
+        self._loop.call_soon_threadsafe(self._drain, reason)
+
+    def _drain(self, reason: str) -> None:
         self._timer = self._loop.call_later(self._grace_s, self._too_long)
         self._stop.request(reason)
         if not self._stop.bound and self._main is not None:
@@ -133,6 +146,12 @@ def _go_on(run: Run) -> str:
 def _higher_budget(run: Run) -> str:
     options = {"cost": " --max-cost X", "requests": " --max-requests N"}
     return "".join(option for key, option in options.items() if key in run.manifest["plan"]["budget"])
+
+
+def _tell(line: str) -> None:
+    """`say` for a signal's handler, which may have interrupted another print."""
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def say(line: str) -> None:

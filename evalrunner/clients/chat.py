@@ -62,7 +62,6 @@ class ChatClient:
             raise
 
     async def aclose(self) -> None:
-        await self._uploads.aclose()
         await self._endpoint.aclose()
 
     async def _read(self, reply: Reply, reader: Reader[Any]) -> None:

@@ -57,7 +57,7 @@ class Endpoint:
         """The wall clock."""
         return self._clock.wall_us(self._clock.now_ns()) / 1e6
 
-    def post(self, url: str, body: bytes, *, stream: bool, progress: Progress, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Reply]:
+    def post(self, url: str, body: bytes, *, stream: bool, progress: Progress | None, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Reply]:
         """Send `body` to `url`. A stream is asked for uncompressed, because compression holds tokens back."""
         wanted = {"accept": "text/event-stream", "accept-encoding": "identity"} if stream else {"accept": "application/json"}
         return self._transport.post(

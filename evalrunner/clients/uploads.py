@@ -6,7 +6,6 @@ Always through the compatible mode, which is the one documented way in; a model 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 import httpx
 import msgspec
 
+from evalrunner.clients import media
 from evalrunner.clients.endpoint import Endpoint
-from evalrunner.clients.failures import from_exception, refusal
-from evalrunner.clients.media import read
-from evalrunner.clients.transport import place, proxy_for, refuse_redirect
+from evalrunner.clients.transport import place
 from evalrunner.errors import BadOutputError
 from evalrunner.records import Message, Request
 
@@ -33,7 +31,6 @@ class Uploads:
         self._endpoint = endpoint
         self._ids: dict[str, str] = {}
         self._one_at_a_time = asyncio.Lock()  # the service takes three a second
-        self._client: httpx.AsyncClient | None = None
 
     async def placed(self, request: Request) -> list[Message]:
         """The messages with every `{file: …}` part replaced by its id, in one system message behind those there are. Raises what an upload may come to."""
@@ -54,37 +51,35 @@ class Uploads:
         messages.insert(at, {"role": "system", "content": ",".join(f"fileid://{one}" for one in dict.fromkeys(ids))})
         return messages
 
-    async def aclose(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
-
     async def _id(self, part: dict[str, Any], request: Request) -> str:
         digest = str(part.get("sha256"))
         async with self._one_at_a_time:
             if digest not in self._ids:
-                content = await asyncio.to_thread(read, part, request.media)
+                content = await asyncio.to_thread(media.read, part, request.media)
                 self._ids[digest] = await self._upload(Path(str(part["file"])).name, content)
             return self._ids[digest]
 
     async def _upload(self, name: str, content: bytes) -> str:
+        """Through the account's own transport: one deadline for all of it, no cookie, an answer of bounded size."""
         url = f"{self._endpoint.compatible}/files"
-        client = self._client or self._open(url)
+        kind, body = await asyncio.to_thread(_form, name, content)
+        async with self._endpoint.post(url, body, stream=False, progress=None, headers={"content-type": kind}) as reply:
+            if not 200 <= reply.status < 300:
+                await self._endpoint.refuse(reply)
+            said = bytearray()
+            while reads := await reply.reads():
+                for read in reads:
+                    said += read.data
         try:
-            reply = await client.post(url, headers=self._endpoint.account_headers, data={"purpose": "file-extract"}, files={"file": (name, content)})
-        except (httpx.HTTPError, OSError) as error:
-            raise from_exception(error, host=place(url), phase="send") from None
-        refuse_redirect(url, reply.status_code, reply.headers.get("location"))
-        if not reply.is_success:
-            raise refusal(reply.status_code, reply.headers, reply.content, dashscope=self._endpoint.dashscope, now_s=self._endpoint.now_s())
-        try:
-            return msgspec.json.decode(reply.content, type=_File).id
+            return msgspec.json.decode(said, type=_File).id
         except msgspec.MsgspecError as error:
-            raise BadOutputError(f"{place(url)}: the upload's answer cannot be read: {error}", raw=reply.content) from None
+            raise BadOutputError(f"{place(url)}: the upload's answer cannot be read: {error}", raw=bytes(said)) from None
 
-    def _open(self, url: str) -> httpx.AsyncClient:
-        self._client = httpx.AsyncClient(trust_env=False, verify=ssl.create_default_context(), proxy=proxy_for(url), timeout=self._endpoint.timeouts.total)
-        return self._client
+
+def _form(name: str, content: bytes) -> tuple[str, bytes]:
+    """Content type and body of a form that holds a file."""
+    form = httpx.Request("POST", "http://form", data={"purpose": "file-extract"}, files={"file": (name, content)})
+    return form.headers["content-type"], form.read()
 
 
 def holds_files(messages: Sequence[Message]) -> bool:

@@ -21,7 +21,21 @@ NO_SCORES: Mapping[str, Score] = {}
 class Open:
     """A request on its way to its record: its attempts so far, in order, and the stamps between them. `request` is what the present turn sends."""
 
-    __slots__ = ("_clock", "_first", "_free_ns", "_limited_ns", "attempts", "earlier", "first_ns", "request", "scheduled_ns", "tries", "turn", "waited_ms")
+    __slots__ = (
+        "_clock",
+        "_first",
+        "_free_ns",
+        "_limited_ns",
+        "attempts",
+        "earlier",
+        "first_ns",
+        "request",
+        "scheduled_ns",
+        "stalled_ms",
+        "tries",
+        "turn",
+        "waited_ms",
+    )
 
     def __init__(self, request: Request, clock: Clock) -> None:
         self.request = self._first = request
@@ -31,6 +45,7 @@ class Open:
         self.turn = 1
         self.scheduled_ns = self.first_ns = self._free_ns = self._limited_ns = 0
         self.waited_ms = 0.0
+        self.stalled_ms: float | None = None
         self._clock = clock
 
     def admitted(self, asked_ns: int, slot_ns: int, admitted_ns: int) -> None:
@@ -80,6 +95,11 @@ class Open:
             raw=completion.raw,
         )
 
+    def stalled(self, ms: float | None) -> None:
+        """While the last attempt was under way, this process did not listen for so long."""
+        if ms is not None:
+            self.stalled_ms = max(ms, self.stalled_ms or 0.0)
+
     def go_on(self, completion: Completion, request: Request) -> None:
         """A turn has been answered with tool calls; `request` is the next one. It is tried as often and as long as any request."""
         self.earlier.append(completion)
@@ -124,6 +144,7 @@ class Open:
             currency=price.currency if price is not None and paid is not None else None,
             user_latency_ms=metrics.user_latency_ms(self.scheduled_ns, timing) if timing is not None else None,
             user_ttft_ms=metrics.user_ttft_ms(self.scheduled_ns, timing) if timing is not None else None,
+            stalled_ms=self.stalled_ms,
             scores=scores,
         )
 

@@ -106,11 +106,11 @@ class _Run:
         workers += [asyncio.create_task(self._do(asides.chores)) for _ in range(CHORE_WORKERS if asides.lanes else 0)]
         self.stop.bind(self._release_waiting, partial(cancel, workers))
         self.tally.started_us = self.clock.wall_us(self.clock.now_ns())
-        listener = Listener(self.tally)
+        self.listener = Listener(self.tally)
         try:
             await asyncio.gather(*workers)
         finally:
-            listener.close()
+            self.listener.close()
             cancel(workers)
             await asyncio.gather(*workers, return_exceptions=True)
         own = [lane for lane in self.lanes if not lane.side]
@@ -267,7 +267,7 @@ class _Run:
             self.room.clear()  # whoever waits has been woken; whoever comes later waits for the next one
 
     async def _exchange(self, lane: OpenLane, opened: Open, permit: Permit, worst: float) -> Completion | Failure:
-        started_ns = self.clock.now_ns()
+        started_ns, began = self.clock.now_ns(), self.listener.began()
         self.tally.in_flight += 1
         result: Completion | Failure
         try:
@@ -282,6 +282,7 @@ class _Run:
             result = BadOutputError(f"the client failed: {type(error).__name__}: {error}")
         finally:
             self.tally.in_flight -= 1
+        opened.stalled(self.listener.stalled_ms(began))
         usage = result.usage
         if usage is not None:
             lane.forecast.learn(opened.request, usage)

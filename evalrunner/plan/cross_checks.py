@@ -19,9 +19,9 @@ from evalrunner.plan.config_types import ModelFields, ScorerFields, Settings, co
 from evalrunner.plan.mistakes import Mistake, shown
 from evalrunner.plan.providers import BUILT_IN, misdirected
 from evalrunner.plan.sandbox import nearest
-from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.yaml_source import KeyPath
 from evalrunner.plugins import AskingScorer, find
+from evalrunner.scorers.bounded import bounded
 
 COMPARES = dict.fromkeys(("exact", "includes", "numeric", "choice", "token_f1", "rouge", "bleu", "chrf", "similarity", "embedding", "tool_calls"), None) | {
     "regex": "group",
@@ -134,7 +134,7 @@ def _asked(written: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]
         for index, scorer in enumerate(block["scorers"] if isinstance(block.get("scorers"), list) else ()):
             try:
                 fields = ScorerFields.model_validate(short_scorer(scorer))
-                built = build_scorer(fields.kind, fields.options)
+                built = bounded(fields.kind, fields.options)
             except (ValueError, TypeError):
                 continue
             if isinstance(built, AskingScorer):

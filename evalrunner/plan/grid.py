@@ -30,11 +30,11 @@ from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
 from evalrunner.plan.refusals import Takers, refusals, unknown_models
-from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.tools import Tools, answer, refused_by_dashscope
 from evalrunner.plan.yaml_source import KeyPath
 from evalrunner.plugins import Account, AskingScorer, Scorer, find
 from evalrunner.records import Cell, Limits, Model, Price, PriceTier, Request, Timeouts
+from evalrunner.scorers.bounded import bounded
 
 FIRST_SEED = 1000
 """Trial k sends seed 1000 + k when the config gives none: the service's own default seed is fixed."""
@@ -272,7 +272,7 @@ def _prompt_set(config: Config, index: int, block: PromptSetBlock, takers: Taker
         target=None if block.target is None else Text(block.target),
         tools=_tools(config, index, block),
         tool_answers=None if block.tool_results is None else ToolAnswers(answer(block.tool_results), block.max_turns or MAX_TURNS),
-        scorers={scorer.column: build_scorer(scorer.kind, scorer.options) for scorer in block.scorers},
+        scorers={scorer.column: bounded(scorer.kind, scorer.options) for scorer in block.scorers},
         media=media,
         takers=takers,
     )

@@ -1,7 +1,7 @@
 """The Jinja that prompts are written in: sandboxed, strict, repeatable, and unable to fill the memory or spin.
 
 No loader, no includes, no randomness, no mutation; a missing field is an error. Every value put out, every loop step and every operation that multiplies
-text is charged to a budget that one rendering may use up. Not for use from several threads at once.
+text is charged to a budget that one rendering may use up; so is CPU time, at every step, filter and call. Not for use from several threads at once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Template, TemplateError, Undefined, UndefinedError, nodes
@@ -22,6 +24,10 @@ MAX_CHARACTERS = 64_000_000
 MAX_STEPS = 100_000
 MAX_BITS = 10_000
 MAX_TEMPLATE = 1_000_000
+MAX_SECONDS = 2.0
+"""Of CPU, which a busy machine does not use up: what renders in the validation renders in the run."""
+LOOK_EVERY = 16
+"""The clock costs as much as a step: most templates never look at it."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -53,19 +59,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_s: Callable[[], float] = time.thread_time) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=False, finalize=self._finalize)
-        self._characters = self._steps = 0
+        self._cpu_s = cpu_s
+        self._begin()
         self.globals = {"range": self._range, "namespace": self.globals["namespace"], "dict": dict, "_tick": self._tick}
         self.filters = {name: FILTERS[name] for name in _FILTERS}
         self.filters |= {"join": self._join, "replace": self._replace, "indent": self._indent, "format": self._format, "round": _round}
         self.filters |= {"tojson": _to_json, "_text": self._text}
+        self.filters = {name: self._timed(function) for name, function in self.filters.items()}
 
     def compile_template(self, text: str) -> Template:
         """The template, ready to render. Raises ValueError."""
         if len(text) > MAX_TEMPLATE:
             raise ValueError(f"a template of {len(text):,} characters is too long; text of this size belongs into the data")
-        self._characters = self._steps = 0  # constant expressions are worked out here
+        self._begin()  # constant expressions are worked out here
         try:
             tree = _Guards(self).visit(self.parse(text))
             return Template.from_code(self, self.compile(tree), self.globals)
@@ -78,7 +86,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def render_template(self, template: Template, fields: Mapping[str, Any]) -> str:
         """The template's text for one row. Raises ValueError."""
-        self._characters = self._steps = 0
+        self._begin()
         try:
             return template.render(fields)
         except UndefinedError as error:
@@ -97,6 +105,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, str) and attr not in _TEXT_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
+
+    def call(__self, __context: Any, __obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - Jinja's own names, so that a template may use any
+        __self._check_time()
+        return super().call(__context, __obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> None:
         """No `"…".format(…)`: its widths cannot be capped; `|format` is there."""
@@ -129,6 +141,27 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._charge(len(text))
         return text
 
+    def _begin(self) -> None:
+        self._characters = self._steps = self._looks = 0
+        self._until = 0.0
+
+    def _check_time(self) -> None:
+        self._looks += 1
+        if self._looks % LOOK_EVERY:
+            return
+        now = self._cpu_s()
+        self._until = self._until or now + MAX_SECONDS
+        if now > self._until:
+            raise TooMuchError(f"the template takes more than {MAX_SECONDS:g} s of CPU")
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)  # Jinja's marks on it, too
+        def timed(*args: Any, **named: Any) -> Any:
+            self._check_time()
+            return function(*args, **named)
+
+        return timed
+
     def _charge(self, size: int) -> None:
         self._characters += size
         if self._characters > MAX_CHARACTERS:
@@ -137,6 +170,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _tick(self, size: int) -> str:
         """One step of a loop or call of a macro whose body holds `size` characters of plain text."""
         self._steps += 1
+        self._check_time()
         if self._steps > MAX_STEPS:
             raise TooMuchError(f"the template takes more than {MAX_STEPS:,} steps")
         self._charge(size)

@@ -1,4 +1,4 @@
-"""Scorers as a config names them: found, bound to their options and built before anything is sent."""
+"""Checks scorers as a config names them: their names, options and values, before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from evalrunner.errors import PluginError
 from evalrunner.plan.sandbox import nearest
-from evalrunner.plugins import AskingScorer, Scorer, bind, find, inner_scorers
+from evalrunner.plugins import find, inner_scorers
+from evalrunner.scorers.bounded import bounded
 from evalrunner.scorers.combine import inner_scorer
-
-
-def build_scorer(kind: str, options: Mapping[str, Any]) -> Scorer | AskingScorer:
-    """Raises `PluginError`, or what the factory raises for a value it does not take."""
-    factory = find("scorers", kind)
-    bind(factory, kind, options)
-    scorer: Scorer | AskingScorer = factory(**options)
-    return scorer
 
 
 def check_scorer(kind: str, options: Mapping[str, Any]) -> None:
@@ -29,7 +22,7 @@ def check_scorer(kind: str, options: Mapping[str, Any]) -> None:
         _check_names(kind, options)
         for index, written in enumerate(inner_scorers(kind, options) or ()):
             _check_inner(kind, index, written)
-        build_scorer(kind, options)
+        bounded(kind, options)
     except PluginError as error:
         raise ValueError(str(error)) from None
     except PydanticCustomError:

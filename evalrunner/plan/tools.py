@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 import msgspec
 
+from evalrunner.apart import SECONDS, Apart, Failed, apart, is_async, within
 from evalrunner.engine.tools import Answer
 from evalrunner.errors import PluginError
 from evalrunner.plan.prompts import Text
@@ -146,16 +147,31 @@ class Templates:
             raise ValueError(str(error).partition(" (hint: ")[0]) from None
 
 
-def answer(written: Mapping[str, str] | str) -> Answer:
-    """What `tool_results` names: templates by function, or a plug-in. Raises ValueError."""
+def answer(written: Mapping[str, str] | str, seconds: float = SECONDS) -> Answer:
+    """What `tool_results` names: templates by function, or a plug-in, which has `seconds` for an answer. Raises ValueError."""
     if not isinstance(written, str):
         return Templates(written)
     if ":" not in written:
         raise ValueError("should be a template for each function, or a plug-in as module:attribute")
     try:
-        return find("tools", written)
+        function = find("tools", written)
+        return _limited(function, seconds) if is_async(function) else _apart(apart("tools", written, {}, seconds))
     except PluginError as error:
         raise ValueError(str(error)) from None
+
+
+def _limited(function: Any, seconds: float) -> Answer:
+    return lambda name, arguments, sample: within(seconds, function(name, arguments, sample))
+
+
+def _apart(process: Apart) -> Answer:
+    async def result(name: str, arguments: Mapping[str, Any], sample: Sample) -> Any:
+        reply = await process(name, arguments, sample)
+        if isinstance(reply, Failed):
+            raise ValueError(reply.message or reply.kind)  # noqa: TRY004 - whatever the tool raised, the model is told
+        return reply.result
+
+    return result
 
 
 def _schema(value: Any) -> Any:

@@ -91,6 +91,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "{count} answers held characters that UTF-8 cannot hold; they were replaced by U+FFFD.",
         "{count} 个回答含 UTF-8 无法表示的字符，已替换为 U+FFFD。",
     ),
+    "n_stalled": (
+        "Latencies leave out {count} requests: this process stood still while they were under way, for up to {seconds} s.",
+        "延迟统计不含 {count} 个请求：其间本进程停顿，最长 {seconds} 秒。",
+    ),
     "n_usage_missing": ("{count} answers came without token counts; tokens and cost leave them out.", "{count} 个回答没有词元计数；词元与费用不含它们。"),
     "n_usage_estimated": ("{count} token counts are our estimate, not the provider’s.", "{count} 个词元计数为估计值，并非服务商数据。"),
     "n_cost_unknown": ("The cost of {count} answers is unknown; totals are lower bounds.", "{count} 个回答的费用未知；合计为下界。"),

@@ -7,6 +7,7 @@ import regex as re
 from evalrunner.errors import ScorerError
 from evalrunner.plugins import Scorer
 from evalrunner.records import Completion, Request, Score
+from evalrunner.scorers.text import REGEX_SECONDS
 
 
 def choice(*, letters: str = "ABCD", choices: str | None = None) -> Scorer:
@@ -29,11 +30,11 @@ def choice(*, letters: str = "ABCD", choices: str | None = None) -> Scorer:
     capital = re.compile(alone.replace(known.lower(), ""))
 
     def chosen(text: str, options: list[str]) -> str | None:
-        if matches := list(stated.finditer(text)):
+        if matches := list(stated.finditer(text, timeout=REGEX_SECONDS)):
             return next(group for group in matches[-1].groups() if group).upper()
-        if match := first.match(text):
+        if match := first.match(text, timeout=REGEX_SECONDS):
             return str(match.group(1)).upper()
-        single = {match.group(1) for match in capital.finditer(text)} - ({"A", "I"} if len(text.split()) > 3 else set())
+        single = {match.group(1) for match in capital.finditer(text, timeout=REGEX_SECONDS)} - ({"A", "I"} if len(text.split()) > 3 else set())
         if len(single) == 1:
             return str(single.pop())
         named = [letter for letter, option in zip(known, options, strict=False) if option and option.casefold() in text.casefold()]

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer, bind, find
+from evalrunner.plugins import AskingScorer, Scorer
 from evalrunner.records import Completion, Request, Score
+from evalrunner.scorers.bounded import bounded
 
 
 def combine(*, scorers: list[str | dict[str, Any]], weights: list[float] | None = None, how: Literal["mean", "min", "max"] = "mean") -> Scorer:
@@ -48,10 +49,8 @@ def inner_scorer(written: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def _built(kind: str, options: dict[str, Any]) -> tuple[str, Scorer]:
-    factory = find("scorers", kind)
-    bind(factory, kind, options)
-    scorer = factory(**options)
-    if not callable(scorer):
+    scorer = bounded(kind, options)
+    if isinstance(scorer, AskingScorer):
         raise ValueError(f"scorers: {kind} asks a model, and stands on its own")  # noqa: TRY004 - what was written is a value
     return kind.rpartition(":")[2], scorer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from functools import cache
@@ -66,8 +67,10 @@ def _key(reference: str | None) -> str | None:
 async def _embed(url: str, body: dict[str, Any], key: str | None, seconds: float) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        async with httpx.AsyncClient(timeout=seconds, verify=_trusted()) as client:
+        async with asyncio.timeout(seconds), httpx.AsyncClient(timeout=seconds, verify=_trusted()) as client:  # httpx's own begins anew with each byte
             reply = await client.post(url, json=body, headers=headers)
+    except (TimeoutError, httpx.TimeoutException):
+        raise ScorerError(f"no embedding: no answer within {seconds:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ScorerError(f"no embedding: {type(error).__name__}: {error}") from None
     if reply.status_code != httpx.codes.OK:

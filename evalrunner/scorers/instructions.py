@@ -14,6 +14,7 @@ from evalrunner.errors import ScorerError
 from evalrunner.plugins import Scorer
 from evalrunner.records import Completion, Request, Score
 from evalrunner.scorers.structured import parse_json
+from evalrunner.scorers.text import REGEX_SECONDS
 
 Check = Callable[..., bool]
 WORD = re.compile(r"\w+")
@@ -98,12 +99,12 @@ def _language(text: str, *, language: str = "en") -> bool:
 
 
 def _sentences(text: str, *, num_sentences: int = 1, relation: str = "at least") -> bool:
-    parts = [part for part in SENTENCE_END.split(text) if WORD.search(part)]
+    parts = [part for part in SENTENCE_END.split(text, timeout=REGEX_SECONDS) if WORD.search(part)]
     return _related(len(parts), relation, num_sentences)
 
 
 def _paragraphs(text: str, *, num_paragraphs: int = 1) -> bool:
-    parts = [part.strip() for part in re.split(r"\s?\*\*\*\s?", text.strip().removeprefix("***").removesuffix("***"))]
+    parts = [part.strip() for part in re.split(r"\s?\*\*\*\s?", text.strip().removeprefix("***").removesuffix("***"), timeout=REGEX_SECONDS)]
     return all(parts) and len(parts) == num_paragraphs
 
 
@@ -112,7 +113,7 @@ def _number_words(text: str, *, num_words: int = 1, relation: str = "at least") 
 
 
 def _first_word(text: str, *, num_paragraphs: int = 1, nth_paragraph: int = 1, first_word: str = "") -> bool:
-    parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    parts = [part.strip() for part in re.split(r"\n\s*\n", text, timeout=REGEX_SECONDS) if part.strip()]
     if len(parts) != num_paragraphs or nth_paragraph > len(parts):
         return False
     return [word.casefold() for word in _words(parts[nth_paragraph - 1])[:1]] == [first_word.casefold()]
@@ -123,11 +124,11 @@ def _placeholders(text: str, *, num_placeholders: int = 1) -> bool:
 
 
 def _postscript(text: str, *, postscript_marker: str = "P.S.") -> bool:
-    return re.search(rf"^\s*{re.escape(postscript_marker)}", text, re.MULTILINE | re.IGNORECASE) is not None
+    return re.search(rf"^\s*{re.escape(postscript_marker)}", text, re.MULTILINE | re.IGNORECASE, timeout=REGEX_SECONDS) is not None
 
 
 def _bullets(text: str, *, num_bullets: int = 1) -> bool:
-    return len(re.findall(r"^\s*(?:\*(?!\*)|-)\s*\S", text, re.MULTILINE)) == num_bullets
+    return len(re.findall(r"^\s*(?:\*(?!\*)|-)\s*\S", text, re.MULTILINE, timeout=REGEX_SECONDS)) == num_bullets
 
 
 def _constrained(text: str) -> bool:
@@ -135,7 +136,7 @@ def _constrained(text: str) -> bool:
 
 
 def _highlights(text: str, *, num_highlights: int = 1) -> bool:
-    return len(re.findall(r"\*\*[^\n*]*[^\s*][^\n*]*\*\*|(?<!\*)\*[^\n*]*[^\s*][^\n*]*\*(?!\*)", text)) >= num_highlights
+    return len(re.findall(r"\*\*[^\n*]*[^\s*][^\n*]*\*\*|(?<!\*)\*[^\n*]*[^\s*][^\n*]*\*(?!\*)", text, timeout=REGEX_SECONDS)) >= num_highlights
 
 
 def _sections(text: str, *, section_spliter: str = "Section", num_sections: int = 1) -> bool:
@@ -144,14 +145,14 @@ def _sections(text: str, *, section_spliter: str = "Section", num_sections: int 
 
 def _json(text: str) -> bool:
     try:
-        parse_json(re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip(), flags=re.IGNORECASE), extract=False)
+        parse_json(re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip(), flags=re.IGNORECASE, timeout=REGEX_SECONDS), extract=False)
     except ValueError:
         return False
     return True
 
 
 def _title(text: str) -> bool:
-    return any(title.strip("< >") for title in re.findall(r"<<[^\n]+>>", text))
+    return any(title.strip("< >") for title in re.findall(r"<<[^\n]+>>", text, timeout=REGEX_SECONDS))
 
 
 def _two_responses(text: str) -> bool:

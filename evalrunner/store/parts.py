@@ -43,7 +43,7 @@ _AFTER_PARAMS = [
     *_named(_TIME, "scheduled_at started_at finished_at"),
     *_named(pa.float64(), "wait_ms latency_ms ttft_ms ttft_content_ms tpot_ms decode_ms user_latency_ms user_ttft_ms"),
     *_named(pa.int32(), "chunks"),
-    *_named(pa.float64(), "tokens_per_chunk"),
+    *_named(pa.float64(), "tokens_per_chunk stalled_ms"),
 ]
 _ATTEMPTS = pa.schema(
     [

@@ -127,6 +127,7 @@ def _row(record: Record, run_id: str, columns: Columns) -> dict[str, Any]:
         "wait_ms": record.wait_ms,
         "user_latency_ms": record.user_latency_ms,
         "user_ttft_ms": record.user_ttft_ms,
+        "stalled_ms": record.stalled_ms,
     }
     if usage is not None:
         row |= _tokens(usage)
