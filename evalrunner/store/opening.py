@@ -19,7 +19,7 @@ from evalrunner.store import lock, parts
 from evalrunner.store.files import Files
 from evalrunner.store.in_flight import IN_FLIGHT, InFlight
 from evalrunner.store.journal import read_segment, segments
-from evalrunner.store.known import KnownRows
+from evalrunner.store.known import KnownRows, digest
 from evalrunner.store.ledger import Ledger
 from evalrunner.store.manifest import Manifest, iso, load, manifest_path, this_machine, with_scorers_of
 from evalrunner.store.redact import Redactor
@@ -129,12 +129,11 @@ class Opening:
         self.ledger = Ledger(self._run, manifest, self._files, self._redactor)
         self.ledger.settle()
         self.messages = self.ledger.check()
-        known_by = ["key", "outcome", *(f"score_{name}_why" for name in manifest.columns.scores)]
-        for part in self.ledger.manifest.parts:
-            if part.table == "results":
-                self.known.scan(parts.read(self._run / part.file, known_by), part.file)
+        self._scan("results", self.known)
         following = self._replay_journal()
         self.messages += _changed_data(old_plan, new_plan)
+        if _asks(old_plan) != _asks(new_plan) or self.known.counts(0)["done"] > self._plan.size:
+            self._sort_out()
         self._resume(old_plan == new_plan, following, new_plan)
 
     def remove(self) -> None:
@@ -174,6 +173,30 @@ class Opening:
             journal_from=following,
         )
         self.ledger.settle()
+
+    def _scan(self, table: str, known: KnownRows) -> None:
+        columns = ["key", "outcome", *(f"score_{name}_why" for name in self.ledger.manifest.columns.scores)]
+        for part in self.ledger.manifest.parts:
+            if part.table == table:
+                known.scan(parts.read(self._run / part.file, columns), part.file)
+
+    def _sort_out(self) -> None:
+        """Hold every row against a plan that may have other keys than the one it was made for; makes all keys of the plan, so only then."""
+        superseded = KnownRows()
+        self._scan("superseded", superseded)
+        strange = self.known.digests() | superseded.digests()
+        for model in self._plan.models:
+            strange.difference_update(digest(request.key) for request in self._plan.requests(model))
+        went, came = self.ledger.sort_out(lambda key: digest(key) not in strange)
+        if went:
+            self.messages.append(
+                f"{went:,} rows are of requests that are not planned any more: kept in superseded/, in no figure; a budget still counts what they cost"
+            )
+        if came:
+            self.messages.append(f"{came:,} rows of superseded/ are of requests that are planned again: back in the results")
+        if went or came:
+            self.known.clear()
+            self._scan("results", self.known)
 
     def _replay_journal(self) -> int:
         """Turn what a killed run left into parts; returns the number of the next segment."""
@@ -219,10 +242,17 @@ class Opening:
             raise StoreError(f"{run}: is not empty and no run; choose another directory with --out")
 
 
+def _asks(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a described plan can change its keys."""
+    described = {name: plan.get(name) for name in ("size", "trials", "grid", "stream", "models", "providers", "limit")}
+    return described | {"prompt_sets": [{name: value for name, value in one.items() if name != "scorers"} for one in plan.get("prompt_sets") or ()]}
+
+
 def _changed_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    hashes = [{prompt_set["name"]: prompt_set.get("data_hash") for prompt_set in plan.get("prompt_sets") or []} for plan in (old, new)]
+    described = {one["name"]: one for one in new.get("prompt_sets") or ()}
     return [
-        f"the data of {name} changed since this run began ({before} -> {hashes[1][name]}): changed samples are new requests"
-        for name, before in hashes[0].items()
-        if name in hashes[1] and hashes[1][name] != before
+        f"the {kind} of {one['name']} changed since this run began ({one.get(name)} -> {described[one['name']].get(name)}): changed samples are new requests"
+        for one in old.get("prompt_sets") or ()
+        for kind, name in (("data", "data_hash"), ("media", "media_hash"))
+        if one["name"] in described and described[one["name"]].get(name) != one.get(name)
     ]
