@@ -37,6 +37,7 @@ from evalrunner.serving.launch import check, launch, to_stderr
 from evalrunner.store.answers import completion_of
 from evalrunner.store.in_flight import Noted
 from evalrunner.store.known import is_open
+from evalrunner.store.manifest import REPORT
 from evalrunner.store.place import new_run_id, run_path
 from evalrunner.store.redact import Redactor
 from evalrunner.store.run_dir import About, RunDir, Settings, read_attempts, read_judgements, read_manifest, read_results
@@ -104,6 +105,8 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
             for message in run_dir.messages:
                 watch.say(message)
             if run_dir.nothing_left:
+                if not (run_dir.path / REPORT).exists():
+                    make_report(run_dir.path, baseline=_baseline(plan), files=watch.store.files)
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
             for line in _beginning(run_dir, only_judges=only_judges):
                 watch.say(line)
@@ -150,7 +153,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
-    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
+    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None, files=watch.store.files)
     return _judged(plan, run_dir.path, code, redactor.message(_reason(end) or ""))
 
 

@@ -63,7 +63,16 @@ class SmallPlan:
             "params": self.param_names,
             "models": [{"name": "turbo", "id": "qwen-turbo", "provider": "simulator", "price": None}],
             "scorers": [{"name": name, "kind": name, "options": {}} for name in self.scorer_names],
-            "prompt_sets": [{"name": "questions", "data": "questions.jsonl", "data_hash": self._data_hash, "samples": self._samples}],
+            "prompt_sets": [
+                {
+                    "name": "questions",
+                    "data": "questions.jsonl",
+                    "data_hash": self._data_hash,
+                    "samples": self._samples,
+                    "prompts": {"plain": "{{ question }}"},
+                    "target": None,
+                }
+            ],
         }
 
 

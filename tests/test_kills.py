@@ -46,9 +46,9 @@ class Proof:
             )
         )
 
-    async def session(self, out, at):
+    async def session(self, out, at, **more):
         """From start or resume to the end, or to the kill; returns the exit code (-9: killed)."""
-        told = json.dumps({"config": str(self.config), "out": str(out), "at": at})
+        told = json.dumps({"config": str(self.config), "out": str(out), "at": at, **more})
         self.driver.stdin.write(told.encode() + b"\n")
         return int(await asyncio.wait_for(self.driver.stdout.readline(), 60))
 
@@ -139,6 +139,24 @@ async def test_a_resume_that_is_killed_anywhere_loses_nothing(tmp_path):
     """A sample of the operations of its resume."""
     one = await in_a_resume(tmp_path, range(5, 1000, 53))
     assert one.kills > 2
+
+
+async def test_a_kill_while_the_report_is_made_leaves_no_report_or_a_whole_one(tmp_path):
+    """The rows are complete by then; the next resume, which has nothing to send, makes the report."""
+    async with proof(tmp_path) as one:
+        for at in range(1, 100):
+            out = tmp_path / f"{at}"
+            code = await one.session(out, 0, report=at)
+            assert open_run(out).state == "complete"
+            assert not (out / "report.html").exists() or (out / "report.html").read_text().endswith("</html>")
+            if code == 0:
+                break
+            assert code == -9
+            one.asked.clear()
+            assert await one.session(out, 0, report=0) == 0
+            assert not one.asked
+            assert (out / "report.html").stat().st_size > 10_000
+        assert 3 < at < 100
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ from evalrunner.cli.verdict_words import decision_lines
 from evalrunner.decisions import EXIT_CODES, decide, open_both
 from evalrunner.errors import ConfigError
 from evalrunner.plan.yaml_source import read_yaml
+from evalrunner.store.files import whole_file
 
 _LIMITS = ("min", "max", "max_drop")
 
@@ -56,9 +57,11 @@ def main(args: argparse.Namespace) -> int:
     else:
         print("\n".join(decision_lines(decision)))
     if args.junit:
-        args.junit.write_bytes(junit(decision, inconclusive_fails=strict))
+        with whole_file(args.junit) as hidden:
+            hidden.write_bytes(junit(decision, inconclusive_fails=strict))
     if args.markdown:
-        args.markdown.write_text(markdown(decision), encoding="utf-8")
+        with whole_file(args.markdown) as hidden:
+            hidden.write_text(markdown(decision), encoding="utf-8")
     for line in tell_github(decision.gates, markdown(decision), inconclusive_fails=strict):
         print(line, file=sys.stderr)
     return 1 if strict and decision.state == "inconclusive" else EXIT_CODES[decision.state]

@@ -1,6 +1,7 @@
 """`evalrunner show`: a run's summary in the terminal, or as JSON."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    summary = open_run(args.run).summary()
+    run = open_run(args.run)
+    summary = run.summary()
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(summary)).decode())
     else:
         print_summary(summary)
+        if run.state == "killed":
+            print(f"! The run was killed; what was recorded is safe. Go on with: evalrunner resume {shlex.quote(str(args.run))}")
     return 0

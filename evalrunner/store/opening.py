@@ -21,7 +21,7 @@ from evalrunner.store.in_flight import IN_FLIGHT, InFlight
 from evalrunner.store.journal import read_segment, segments
 from evalrunner.store.known import KnownRows, digest
 from evalrunner.store.ledger import Ledger
-from evalrunner.store.manifest import Manifest, iso, load, manifest_path, this_machine, with_scorers_of
+from evalrunner.store.manifest import Manifest, iso, load, manifest_path, set_back_report, this_machine, with_scorers_of
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import columns_of, joined
 
@@ -195,6 +195,7 @@ class Opening:
         if came:
             self.messages.append(f"{came:,} rows of superseded/ are of requests that are planned again: back in the results")
         if went or came:
+            set_back_report(self._run, self._files)
             self.known.clear()
             self._scan("results", self.known)
 
