@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.request import getproxies
 
-from evalrunner.cli.tables import clean
 from evalrunner.clock import SYSTEM_CLOCK
 from evalrunner.engine.preflight import preflight
 from evalrunner.errors import RunError
 from evalrunner.loop import new_loop
 from evalrunner.pipeline import connected
+from evalrunner.plain import plain
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plan.providers import provider
@@ -59,10 +59,8 @@ def main(args: argparse.Namespace) -> int:
         found += _config(args.config, offline=args.offline)
     redactor = Redactor()
     for finding in found:
-        lines = redactor.message(finding.what).splitlines()
-        print(f"{finding.level:<8} {clean(lines[0])}", *(f"{'':<8} {clean(line)}" for line in lines[1:]), sep="\n")
-        if finding.hint:
-            print(f"{'':<8} → {clean(redactor.message(finding.hint))}")
+        first, *more = [*finding.what.splitlines(), *([f"→ {finding.hint}"] if finding.hint else [])]
+        print(plain(redactor.message("\n".join([f"{finding.level:<8} {first}", *(f"{'':<8} {line}" for line in more)]))))
     return max((finding.exit_code for finding in found if finding.level == "problem"), default=0)
 
 

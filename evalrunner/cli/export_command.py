@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+from evalrunner.plain import escaped
 from evalrunner.store.files import told, whole_file
 from evalrunner.store.run_dir import read_results
 
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _write(table: pa.Table, out: TextIO, args: argparse.Namespace) -> None:
     if args.jsonl:
-        out.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in _rows(table))
+        out.writelines(escaped(json.dumps(row, ensure_ascii=False, default=str)) + "\n" for row in _rows(table))
         return
     writer = csv.writer(out)
     writer.writerow(table.column_names)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from evalrunner.analysis.gates import gates_state
 from evalrunner.cli.compare_command import add_inconclusive
 from evalrunner.cli.progress import shown
+from evalrunner.cli.saying import command, say
 from evalrunner.cli.tables import print_summary
 from evalrunner.cli.verdict_files import gate_markdown, tell_github
 from evalrunner.cli.verdict_words import conclusion, gate_lines
@@ -54,7 +55,7 @@ def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespa
     async def main() -> Run | None:
         signals = _Signals(stop, args.grace)
         try:
-            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), stop=stop, store=store))
+            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), say=say, stop=stop, store=store))
         except asyncio.CancelledError:
             if stop.reason is None:
                 raise
@@ -118,7 +119,7 @@ def _last_lines(run: Run, *, inconclusive_fails: bool) -> None:
         print("\n".join(["", *gate_lines(run.gates), f"verdict  {conclusion(run.gates)}"]))
         summary = gate_markdown(run.gates, f"{run.manifest['name']}: {conclusion(run.gates)}")
         for line in tell_github(run.gates, summary, inconclusive_fails=inconclusive_fails):
-            say(line)
+            command(line)
     missing = run.manifest["counts"]["planned"] - sum(run.manifest["counts"]["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     if missing:
         say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: {_go_on(run)}")
@@ -133,10 +134,3 @@ def _go_on(run: Run) -> str:
 def _higher_budget(run: Run) -> str:
     options = {"cost": " --max-cost X", "requests": " --max-requests N"}
     return "".join(option for key, option in options.items() if key in run.manifest["plan"]["budget"])
-
-
-def say(line: str) -> None:
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:  # the terminal is gone, the run is not
-        return

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from evalrunner.cli.tables import print_summary
+from evalrunner.plain import escaped
 from evalrunner.results import open_run
 
 
@@ -19,7 +20,7 @@ def main(args: argparse.Namespace) -> int:
     run = open_run(args.run)
     summary = run.summary()
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(summary)).decode())
+        print(escaped(msgspec.json.format(msgspec.json.encode(summary)).decode()))
     else:
         print_summary(summary)
         if run.state == "killed":
