@@ -50,7 +50,7 @@ def budget_overrides(args: argparse.Namespace) -> list[str]:
 def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespace) -> int:
     """Run a session to its end and say where its results are. A signal drains once, for at most `--grace`, and leaves at once the second time."""
     stop, inconclusive_fails = Stop(), args.inconclusive == "fail"
-    store = Settings(durable=args.durable)
+    store = Settings(risk_rows=1) if args.durable else Settings()
 
     async def main() -> Run | None:
         signals = _Signals(stop, args.grace)

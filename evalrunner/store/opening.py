@@ -18,7 +18,7 @@ from evalrunner.records import Plan
 from evalrunner.store import lock, parts
 from evalrunner.store.files import Files
 from evalrunner.store.in_flight import IN_FLIGHT, InFlight
-from evalrunner.store.journal import read_segment, segments
+from evalrunner.store.journal import RISK_ROWS, read_segment, segments
 from evalrunner.store.known import KnownRows, digest
 from evalrunner.store.ledger import Ledger
 from evalrunner.store.manifest import Manifest, iso, load, manifest_path, set_back_report, this_machine, with_scorers_of
@@ -40,11 +40,12 @@ class About(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """`durable`: fsync before every `add` returns. A journal segment becomes a part at so many rows or bytes, or when its first row is `segment_s` old
-    (in long runs a tenth of the run's age, which bounds the number of parts). At the end small parts become one of at most `merge_rows`.
+    """`risk_rows`: so many may be lost with the power; 1 is fsync before every `add` returns. A journal segment becomes a part at so many rows or bytes, or
+    when its first row is `segment_s` old (in long runs a tenth of the run's age, which bounds the number of parts). At the end small parts become one of at
+    most `merge_rows`.
     """
 
-    durable: bool = False
+    risk_rows: int = RISK_ROWS
     segment_rows: int = 10_000
     segment_bytes: int = 64 << 20
     segment_s: float = 10.0
@@ -139,7 +140,7 @@ class Opening:
     def remove(self) -> None:
         """Take away a new run that holds no row, as far as the disk allows: it is not worth an error of its own."""
         with suppress(OSError):
-            for name in (*_OURS, manifest_path(self._run).name):
+            for name in (*sorted(_OURS - {lock.LOCK}), manifest_path(self._run).name, lock.LOCK):
                 path = self._run / name
                 if path.is_dir():
                     shutil.rmtree(path)

@@ -97,7 +97,7 @@ class RunDir:
         return self._known.missing(requests)
 
     async def add(self, record: Record) -> None:
-        """Write `record` down: when this returns it survives the process, and within 1 s or 64 rows (at once if `durable`) the machine. Raises `StoreError`."""
+        """Write `record` down: when this returns it survives the process, and within 1 s or `risk_rows` rows the machine. Raises `StoreError`."""
         body, masked = encode(record, self.run_id, self._opening.ledger.manifest.columns, self._redactor)
         self._redacted += masked
         unscored = any(is_open(score) for score in record.scores.values())
@@ -164,7 +164,7 @@ class RunDir:
             await self._in_thread(self._opening.recover if about is None else lambda: self._opening.create(about))
             if not self.nothing_left:
                 clock, files, first = self._settings.clock, self._settings.files, self._opening.ledger.manifest.journal_from
-                journal = Journal(self.path / "journal", first, files=files, clock=clock, durable=self._settings.durable)
+                journal = Journal(self.path / "journal", first, files=files, clock=clock, risk_rows=self._settings.risk_rows)
                 await journal.open()
                 with disk_errors(self.path):
                     self.in_flight.open(files)
