@@ -28,6 +28,7 @@ from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
+from evalrunner.open_files import allow
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import Account, Client, Scorer, find
@@ -114,6 +115,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 tally.planned = len(run_dir.unscored())
             tally.budget, tally.left = _budget(plan, run_dir), {JUDGING: tally.planned} if only_judges else _left(plan, run_dir)
             everybody = list(dict.fromkeys([*(() if only_judges else plan.models), *(one.model for one in plan.judges.values())]))
+            allow(sum(plan.limits(model).concurrency * (1 if plan.accounts[model.provider].base_url else 2) for model in everybody))
             used = {model.provider: plan.accounts[model.provider] for model in everybody}
             async with launch(used.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:
