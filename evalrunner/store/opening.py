@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,14 @@ class Resumed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent_again: int
     unscored: int = 0
     in_flight: int = 0
+
+    def told(self) -> Iterator[str]:
+        """The same in words."""
+        yield f"resuming: {self.answered:,} answered, {self.missing:,} without a row, {self.sent_again:,} without an answer and sent again"
+        if self.unscored:
+            yield f"{self.unscored:,} answers are still to be judged; they are not asked again"
+        if self.in_flight:
+            yield f"{self.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again"
 
 
 class Opening:
