@@ -11,8 +11,12 @@ from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import compare_runs, compare_with_flips
+from evalrunner.errors import RunError, StoreError
 from evalrunner.report.flips import MOST_SHOWN
 from evalrunner.report.page import SampleRows, render
+from evalrunner.store.files import Files, whole_file
+from evalrunner.store.lock import is_held
+from evalrunner.store.manifest import REPORT
 from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results, rows_of
 
 if TYPE_CHECKING:
@@ -36,7 +40,13 @@ class Run:
         return str(self.path)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.manifest['state']})"
+        return f"Run({str(self.path)!r}, {self.state})"
+
+    @property
+    def state(self) -> str:
+        """`running`, `complete`, `interrupted`; or `killed`: the manifest says running, but no process is."""
+        state = str(self.manifest["state"])
+        return "killed" if state == "running" and not is_held(self.path) else state
 
     def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per request, with the columns of `results/*.parquet`; also while the run goes on. Raises StoreError."""
@@ -55,7 +65,8 @@ class Run:
 
     def summary(self) -> Summary:
         """Every table of the report, as values. Raises StoreError."""
-        return summarise(rows_of(self.path, "results"), rows_of(self.path, "attempts"), self.manifest, read_judgements(self.path))
+        manifest = {**self.manifest, "state": self.state}
+        return summarise(rows_of(self.path, "results"), rows_of(self.path, "attempts"), manifest, read_judgements(self.path))
 
 
 def open_run(path: str | Path) -> Run:
@@ -79,18 +90,23 @@ def compare(
     return compare_runs(baseline, candidate, Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed))
 
 
-def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en", baseline: str | os.PathLike[str] | None = None) -> Path:
+def make_report(
+    run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en", baseline: str | os.PathLike[str] | None = None, files: Files | None = None
+) -> Path:
     """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes.
 
-    `baseline`: a run, or cells of one, that this one is held against, sample by sample. Raises RunError, also for a baseline that does not fit.
+    `baseline`: a run, or cells of one, that this one is held against, sample by sample · `files`: the seam to the disk. Raises RunError, also for a baseline
+    that does not fit, and StoreError where the run's own report cannot be written.
     """
     run = run if isinstance(run, Run) else open_run(run)
-    target = Path(out) if out is not None else run.path / "report.html"
-    results, attempts = rows_of(run.path, "results"), rows_of(run.path, "attempts")
+    target = Path(out) if out is not None else run.path / REPORT
     comparison, flips = compare_with_flips(baseline, run, max(MOST_SHOWN.values())) if baseline is not None else (None, ())
-    summary = summarise(results, attempts, run.manifest, read_judgements(run.path))
-    page = render(summary, SampleRows(results, attempts), lang=lang, comparison=comparison, flips=flips)
-    hidden = target.with_name(f".{target.name}.new")
-    hidden.write_text(page, encoding="utf-8")
-    hidden.replace(target)  # nobody ever opens half a report
+    page = render(run.summary(), SampleRows(rows_of(run.path, "results"), rows_of(run.path, "attempts")), lang=lang, comparison=comparison, flips=flips)
+    try:
+        with whole_file(target, files) as hidden:
+            hidden.write_text(page, encoding="utf-8")
+    except RunError as error:
+        if out is not None:
+            raise
+        raise StoreError(f"{error}; the rows are safe. Free some space or see to the disk, then: evalrunner report {run.path}") from error
     return target

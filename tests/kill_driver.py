@@ -1,6 +1,7 @@
 """Runs the program in processes that kill themselves with SIGKILL at their n-th file operation. One line of JSON in, one exit status out, until stdin ends.
 
     {"config": PATH, "out": DIR, "at": N}     a run where there is none in DIR yet, else a resume; N = 0: not killed
+    … "report": N                             makes the report, too, and kills itself at its N-th operation; without it none is made, which saves the time
     -9 | exit code
 
 Each session is a process of its own, forked from this one, so that it starts in no time. A write that is killed has written half.
@@ -26,7 +27,16 @@ from evalrunner.store.run_dir import Settings
 
 
 class KillingFiles(FaultyFiles):
-    """Ends the process at operation `at`; nothing of ours runs after it."""
+    """Ends the process at operation `at`, or at operation `report` of those that write the report; nothing of ours runs after it."""
+
+    def __init__(self, root: Path, at: int, report: int = 0) -> None:
+        super().__init__(root, at)
+        self._report = report
+
+    def open(self, path: Path, flags: int) -> int:
+        if self._report and path.name == ".report.html.new":
+            self.operations, self._at, self._report = 0, self._report, 0
+        return super().open(path, flags)
 
     def write(self, fd: int, data: bytes) -> None:
         if self.operations + 1 == self._at:
@@ -41,7 +51,9 @@ class KillingFiles(FaultyFiles):
 
 def session(told: dict[str, Any]) -> int:
     out = Path(told["out"])
-    settings = Settings(segment_rows=told.get("segment_rows", 40), files=KillingFiles(out, told["at"]))
+    settings = Settings(segment_rows=told.get("segment_rows", 40), files=KillingFiles(out, told["at"], told.get("report", 0)))
+    if "report" not in told:
+        pipeline.make_report = lambda *_args, **_options: None  # type: ignore[assignment]
     watch = pipeline.Watch(say=lambda _line: None, store=settings)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         if (out / "manifest.json").exists():
@@ -50,7 +62,6 @@ def session(told: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    pipeline.make_report = lambda *_args, **_options: None  # type: ignore[assignment] # what is proven is written by then
     for line in sys.stdin:
         child = os.fork()
         if not child:

@@ -18,10 +18,17 @@ START_US = 1_764_000_000_000_000
 
 
 class SmallPlan:
-    """A plan of `samples` × temperatures × `trials` for one model. `describe()` has the shape that the manifest keeps."""
+    """A plan of `samples` × temperatures × `trials` for one model, the first `edited` with other data. `describe()` has the shape that the manifest keeps."""
 
     def __init__(
-        self, samples: int = 30, *, trials: int = 1, temperatures: Sequence[float] = (0.0, 0.7), scorers: Sequence[str] = ("exact",), data_hash: str = "d0"
+        self,
+        samples: int = 30,
+        *,
+        trials: int = 1,
+        temperatures: Sequence[float] = (0.0, 0.7),
+        scorers: Sequence[str] = ("exact",),
+        data_hash: str = "d0",
+        edited: int = 0,
     ) -> None:
         self.name = "small"
         self.models = [Model(name="turbo", id="qwen-turbo", provider="simulator")]
@@ -31,6 +38,7 @@ class SmallPlan:
         self._trials = trials
         self._temperatures = list(temperatures)
         self._data_hash = data_hash
+        self._edited = edited
 
     @property
     def size(self) -> int:
@@ -40,7 +48,7 @@ class SmallPlan:
         for number in range(self._samples):
             for temperature in self._temperatures:
                 for trial in range(self._trials):
-                    yield make_request(number, model=model, params={"max_tokens": 16, "temperature": temperature}, trial=trial)
+                    yield make_request(number + 1000 * (number < self._edited), model=model, params={"max_tokens": 16, "temperature": temperature}, trial=trial)
 
     def all_requests(self) -> Iterator[Request]:
         for model in self.models:
@@ -55,7 +63,16 @@ class SmallPlan:
             "params": self.param_names,
             "models": [{"name": "turbo", "id": "qwen-turbo", "provider": "simulator", "price": None}],
             "scorers": [{"name": name, "kind": name, "options": {}} for name in self.scorer_names],
-            "prompt_sets": [{"name": "questions", "data": "questions.jsonl", "data_hash": self._data_hash, "samples": self._samples}],
+            "prompt_sets": [
+                {
+                    "name": "questions",
+                    "data": "questions.jsonl",
+                    "data_hash": self._data_hash,
+                    "samples": self._samples,
+                    "prompts": {"plain": "{{ question }}"},
+                    "target": None,
+                }
+            ],
         }
 
 

@@ -10,6 +10,7 @@ from scripted_server import answer, completion, scripted
 
 from evalrunner.cli import main
 from evalrunner.cli.doctor_command import _open_files, _reports
+from evalrunner.open_files import OTHER_FILES
 
 SECRET = "sk-CANARY-0123456789"  # noqa: S105 - it is none
 CONFIG = """
@@ -45,7 +46,7 @@ def test_a_sound_machine_has_no_problem(capsys, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{SECRET}@proxy.example:3128")
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    for words in ("Python 3.", "aiohttp ", "extra local", "embedded model", "GB free", "written and locked", "ulimit -n", "proxy.example:3128"):
+    for words in ("Python 3.", "aiohttp ", "extra local", "embedded model", "GB free", "written and locked", "open files", "proxy.example:3128"):
         assert words in said
     assert SECRET not in said
     assert all(line.startswith(("ok ", "warning ", " ")) for line in said.splitlines())
@@ -104,10 +105,10 @@ async def test_a_refusal_is_the_providers_word_without_the_key(tmp_path, capsys,
 
 def test_too_few_open_files_are_a_problem_with_the_number_that_is_enough():
     """More requests at once than files may be open: told before the run finds out."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    finding = _open_files(soft)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finding = _open_files(hard)
     assert finding.level == "problem"
-    assert f"{soft + 64:,}" in finding.what
+    assert f"ulimit -n {hard + OTHER_FILES}" in finding.what
     assert _open_files(16).level == "ok"
 
 

@@ -54,8 +54,8 @@ class HandClock:
         await self.go.wait()
 
 
-async def open_journal(directory: Path, files: Files, *, durable: bool = False, clock=SYSTEM_CLOCK) -> Journal:
-    journal = Journal(directory / "journal", 0, files=files, clock=clock, durable=durable)
+async def open_journal(directory: Path, files: Files, *, risk_rows: int = RISK_ROWS, clock=SYSTEM_CLOCK) -> Journal:
+    journal = Journal(directory / "journal", 0, files=files, clock=clock, risk_rows=risk_rows)
     await journal.open()
     return journal
 
@@ -111,10 +111,10 @@ async def test_a_row_survives_the_process_before_any_fsync(tmp_path: Path) -> No
 
 
 async def test_durable_means_synced_before_append_returns(tmp_path: Path) -> None:
-    """With `durable`, many rows at once share an fsync, and none returns before it."""
+    """With one row at risk, many rows at once share an fsync, and none returns before it."""
     files = SlowFsync()
     files.go.set()
-    journal = await open_journal(tmp_path, files, durable=True)
+    journal = await open_journal(tmp_path, files, risk_rows=1)
     files.fsyncs = 0
     files.go.clear()
     appends = [asyncio.create_task(journal.append(frame(BODIES[1]))) for _ in range(50)]
@@ -163,7 +163,7 @@ async def test_a_failed_fsync_is_final(tmp_path: Path) -> None:
     """What an fsync failed to write is gone, whatever the next one says: nothing is acknowledged after it, and it is not tried again."""
     files = SlowFsync()
     files.go.set()
-    journal = await open_journal(tmp_path, files, durable=True)
+    journal = await open_journal(tmp_path, files, risk_rows=1)
     files.error, files.fsyncs = OSError(errno.EIO, "Input/output error"), 0
     with pytest.raises(StoreError, match=r"Input/output error.*evalrunner resume"):
         await journal.append(frame(BODIES[0]))

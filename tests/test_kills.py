@@ -19,7 +19,7 @@ import pytest
 from scripted_server import answer, completion, scripted
 
 from evalrunner.results import open_run
-from evalrunner.store.run_dir import read_results
+from evalrunner.store.run_dir import read_attempts, read_results
 
 CONCURRENCY = 4
 REQUESTS = 200
@@ -31,6 +31,7 @@ class Proof:
     def __init__(self, folder, server, driver, asked):
         self.folder, self.server, self.driver, self.asked = folder, server, driver, asked
         self.worst = self.kills = 0
+        self.undisturbed = {}
         self.config = folder / "config.yaml"
         samples = [{"q": f"question {number}"} for number in range(REQUESTS)]
         self.config.write_text(
@@ -46,9 +47,9 @@ class Proof:
             )
         )
 
-    async def session(self, out, at):
+    async def session(self, out, at, **more):
         """From start or resume to the end, or to the kill; returns the exit code (-9: killed)."""
-        told = json.dumps({"config": str(self.config), "out": str(out), "at": at})
+        told = json.dumps({"config": str(self.config), "out": str(out), "at": at, **more})
         self.driver.stdin.write(told.encode() + b"\n")
         return int(await asyncio.wait_for(self.driver.stdout.readline(), 60))
 
@@ -60,11 +61,11 @@ class Proof:
             return True
         self.kills += 1
         kept = rows(out)
-        assert recorded.items() <= kept.items(), f"killed at {at}: lost what an earlier session had"
+        assert recorded.keys() <= kept.keys(), f"killed at {at}: lost what an earlier session had"
+        assert all(kept[key] == self.undisturbed[key] for key in kept), f"killed at {at}"
         assert await self.session(out, 0) == 0
         made = open_run(out)
-        assert rows(out) == {f"question {number}": f"question {number}" for number in range(REQUESTS)}, f"killed at {at}"
-        assert kept.items() <= rows(out).items()
+        assert rows(out) == self.undisturbed, f"killed at {at}"
         assert len(pd.read_parquet(out / "results")) == REQUESTS, f"killed at {at}"
         twice = sum(self.asked.values()) - (REQUESTS - len(recorded))
         assert 0 <= twice <= CONCURRENCY, f"killed at {at}: {twice} bought again"
@@ -75,13 +76,18 @@ class Proof:
 
 
 def rows(out):
-    """The answers that can be read, by question."""
+    """What can be read of each request, by its key: the row and its attempts, but for the run's id and what a clock said."""
     if not (out / "manifest.json").exists():
         return {}
-    table = read_results(out, ["messages", "output"]).to_pylist()
-    found = {json.loads(row["messages"])[0]["content"]: row["output"] for row in table}
-    assert len(found) == len(table)
-    return found
+    found = {row["key"]: timeless(row) for row in read_results(out).to_pylist()}
+    assert len(found) == read_results(out, ["key"]).num_rows
+    attempts = {row["key"]: timeless(row) for row in read_attempts(out).to_pylist()}
+    assert len(attempts) == read_attempts(out, ["key"]).num_rows == len(found)
+    return {key: (row, attempts[key]) for key, row in found.items()}
+
+
+def timeless(row):
+    return {name: value for name, value in row.items() if name != "run_id" and not name.endswith(("_at", "_ms"))}
 
 
 @asynccontextmanager
@@ -99,7 +105,11 @@ async def proof(folder):
     async with scripted(reply, repeat=True) as server:
         driver = await asyncio.create_subprocess_exec(sys.executable, str(here / "kill_driver.py"), stdin=pipe, stdout=pipe, env=environ)
         try:
-            yield Proof(folder, server, driver, asked)
+            one = Proof(folder, server, driver, asked)
+            assert await one.session(folder / "undisturbed", 0) == 0
+            one.undisturbed = rows(folder / "undisturbed")
+            assert sorted(row["output"] for row, _ in one.undisturbed.values()) == sorted(f"question {number}" for number in range(REQUESTS))
+            yield one
         finally:
             driver.stdin.close()
             await driver.wait()
@@ -139,6 +149,24 @@ async def test_a_resume_that_is_killed_anywhere_loses_nothing(tmp_path):
     """A sample of the operations of its resume."""
     one = await in_a_resume(tmp_path, range(5, 1000, 53))
     assert one.kills > 2
+
+
+async def test_a_kill_while_the_report_is_made_leaves_no_report_or_a_whole_one(tmp_path):
+    """The rows are complete by then; the next resume, which has nothing to send, makes the report."""
+    async with proof(tmp_path) as one:
+        for at in range(1, 100):
+            out = tmp_path / f"{at}"
+            code = await one.session(out, 0, report=at)
+            assert open_run(out).state == "complete"
+            assert not (out / "report.html").exists() or (out / "report.html").read_text().endswith("</html>")
+            if code == 0:
+                break
+            assert code == -9
+            one.asked.clear()
+            assert await one.session(out, 0, report=0) == 0
+            assert not one.asked
+            assert (out / "report.html").stat().st_size > 10_000
+        assert 3 < at < 100
 
 
 @pytest.mark.long

@@ -235,19 +235,55 @@ async def test_a_second_runner_is_refused_and_told_who_runs(tmp_path: Path) -> N
         await run_dir.finish("interrupted")
 
 
-async def test_of_eight_runners_at_once_exactly_one_runs(tmp_path: Path) -> None:
-    """Released on one moment, one gets the directory and seven are refused."""
-    await fill(tmp_path / "run", 3)
+EIGHT = """
+import asyncio, os, sys
+from pathlib import Path
+from make_records import SmallPlan, make_record
+from evalrunner.errors import StoreError
+from evalrunner.store.run_dir import About, RunDir
 
-    async def runner() -> bool:
+async def runner(path, go, hold):
+    plan = SmallPlan(10)
+    opened = RunDir.create(path, plan, About(run_id="r1")) if sys.argv[2] == "create" else RunDir.resume(path, plan)
+    os.read(go, 1)
+    async with opened as run_dir:
+        for request in run_dir.missing(plan.all_requests()):
+            await run_dir.add(make_record(request))
+        os.read(hold, 1)
+        await run_dir.finish("complete")
+
+(go, start), (hold, release) = os.pipe(), os.pipe()
+for number in range(8):
+    if not os.fork():
+        os.close(start), os.close(release)
         try:
-            await complete(tmp_path / "run", settings=Settings(durable=True))
-        except RunLockedError:
-            return False
-        return True
+            asyncio.run(runner(Path(sys.argv[1]), go, hold))
+        except StoreError as error:
+            os._exit(error.exit_code)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(99)
+        os._exit(0)
+os.close(go), os.close(hold), os.close(start)
+ends = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(7)]
+os.close(release)
+print(*ends, os.waitstatus_to_exitcode(os.wait()[1]))
+"""
 
-    assert sum(await asyncio.gather(*(runner() for _ in range(8)))) == 1
+
+@pytest.mark.parametrize("begin", ["create", "resume"])
+async def test_of_eight_processes_at_once_exactly_one_runs(tmp_path: Path, begin: str) -> None:
+    """Released on one moment, one gets the directory and seven are refused, whether the run is new or old; the table is whole."""
+    if begin == "resume":
+        await fill(tmp_path / "run", 3)
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", EIGHT, str(tmp_path / "run"), begin, stdout=pipe, stderr=pipe, env=environment)
+    said, errors = await child.communicate()
+    assert said.decode().split() == ["6"] * 7 + ["0"], errors.decode()
     assert sorted(read_results(tmp_path / "run")["key"].to_pylist()) == sorted(keys(PLAN.all_requests()))
+    assert read_attempts(tmp_path / "run").num_rows == 20
 
 
 async def test_the_lock_of_a_dead_process_does_not_hold(tmp_path: Path) -> None:

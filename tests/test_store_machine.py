@@ -55,7 +55,7 @@ class Store(RuleBasedStateMachine):
     def start(self) -> None:
         """Create the run, or resume it on a sound disk: what was acknowledged is there, and final rows are not asked for."""
         self.files = FaultyFiles.after(self.files)
-        settings = Settings(segment_rows=5, durable=True, files=self.files)
+        settings = Settings(segment_rows=5, risk_rows=1, files=self.files)
         fresh = not (self.run / "manifest.json").exists()
         run_dir = RunDir.create(self.run, PLAN, About(run_id="r1"), settings=settings) if fresh else RunDir.resume(self.run, PLAN, settings=settings)
         self.loop.run(run_dir.__aenter__())

@@ -1,6 +1,7 @@
 """Tables in the terminal."""
 
-from evalrunner.cli.tables import UNKNOWN, _fitting, aligned, clean
+from evalrunner.cli.tables import UNKNOWN, _fitting, aligned
+from evalrunner.plain import clean
 
 
 def test_columns_line_up_in_any_script():

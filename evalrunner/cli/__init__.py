@@ -12,7 +12,9 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
+from evalrunner.cli.saying import say
 from evalrunner.errors import EvalRunnerError, RunError
+from evalrunner.plain import plain
 from evalrunner.store.redact import masked
 
 COMMANDS = {
@@ -53,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(command.main(own.parse_args(args[args.index(name) + 1 :])))
     except EvalRunnerError as error:
-        print(f"evalrunner {name}: {masked(str(error))}", file=sys.stderr)
+        say(f"evalrunner {name}: {masked(str(error))}")
         return error.exit_code if isinstance(error, RunError) else 2
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `| head` does
         return 0
     except Exception:  # noqa: BLE001 - a mistake of ours, or of a plug-in: Python would show it with whatever secrets are in its text
-        print(f"{masked(traceback.format_exc())}evalrunner {name}: stopped by a mistake in the program; what was recorded is safe", file=sys.stderr)
+        say(f"{masked(traceback.format_exc())}evalrunner {name}: stopped by a mistake in the program; what was recorded is safe")
         return MISTAKE
     finally:
         _flush()
@@ -77,7 +79,7 @@ def _flush() -> None:
 
 class _Masked(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return plain(masked(super().format(record)))
 
 
 def _parser() -> argparse.ArgumentParser:

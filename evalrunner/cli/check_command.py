@@ -1,12 +1,13 @@
 """`evalrunner check`: validate a config and its data, print the grid, send nothing."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from evalrunner.cli.tables import aligned, clean
+from evalrunner.cli.saying import say
+from evalrunner.cli.tables import aligned
 from evalrunner.decisions import check_baseline
 from evalrunner.errors import ConfigError
+from evalrunner.plain import plain
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
 from evalrunner.plugins import origin
@@ -25,20 +26,20 @@ def main(args: argparse.Namespace) -> int:
     try:
         check(plan.accounts.values(), config.folder)
     except ConfigError as error:  # a key is needed to send, and this sends nothing
-        print("\n".join(f"warning: {problem}" for problem in error.problems), file=sys.stderr)
+        say("\n".join(f"warning: {problem}" for problem in error.problems))
     plan.validate()
     for line in plan.warnings():
-        print(line, file=sys.stderr)
+        say(line)
     plan.check_baselines(check_baseline)
     rows = [["prompt set", "samples", "prompts", "models", "cells", "trials", "requests"]]
     sizes = [(one.name, len(one.data), len(one.prompts)) for one in plan.prompt_sets]
     points = plan.cells // sum(prompts for _, _, prompts in sizes)
     for name, samples, prompts in sizes:
         counts = (samples, prompts, len(plan.models), prompts * points, plan.trials, samples * prompts * points * plan.trials)
-        rows.append([clean(name), *(f"{count:,}" for count in counts)])
-    print(aligned(rows))
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    print(plain(aligned(rows)))
     if config.plugins:
-        named = [[kind.removesuffix("s"), clean(name), clean(origin(kind, name))] for kind, name in config.plugins]
-        print(f"\n{aligned([['plug-in', 'name', 'imported from'], *named])}")
+        named = [[kind.removesuffix("s"), name, origin(kind, name)] for kind, name in config.plugins]
+        print(plain(f"\n{aligned([['plug-in', 'name', 'imported from'], *named])}"))
     print(f"\n{args.config}: {plan.size:,} requests; nothing was sent")
     return 0

@@ -1,7 +1,6 @@
 """`evalrunner compare`: two runs, or cells of them, sample by sample: differences, flips, a verdict and an exit code that CI can trust."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,14 @@ import msgspec
 
 from evalrunner.analysis.compare import Options
 from evalrunner.analysis.rules import Rule, rule_of
+from evalrunner.cli.saying import command
 from evalrunner.cli.verdict_files import junit, markdown, tell_github
 from evalrunner.cli.verdict_words import decision_lines
 from evalrunner.decisions import EXIT_CODES, decide, open_both
 from evalrunner.errors import ConfigError
+from evalrunner.plain import escaped
 from evalrunner.plan.yaml_source import read_yaml
+from evalrunner.store.files import whole_file
 
 _LIMITS = ("min", "max", "max_drop")
 
@@ -52,15 +54,17 @@ def main(args: argparse.Namespace) -> int:
     decision = decide(*open_both(args.baseline, args.candidate), [rule for text in args.gate for rule in rules_of(text)], options)
     strict = args.inconclusive == "fail"
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(decision)).decode())
+        print(escaped(msgspec.json.format(msgspec.json.encode(decision)).decode()))
     else:
         print("\n".join(decision_lines(decision)))
     if args.junit:
-        args.junit.write_bytes(junit(decision, inconclusive_fails=strict))
+        with whole_file(args.junit) as hidden:
+            hidden.write_bytes(junit(decision, inconclusive_fails=strict))
     if args.markdown:
-        args.markdown.write_text(markdown(decision), encoding="utf-8")
+        with whole_file(args.markdown) as hidden:
+            hidden.write_text(markdown(decision), encoding="utf-8")
     for line in tell_github(decision.gates, markdown(decision), inconclusive_fails=strict):
-        print(line, file=sys.stderr)
+        command(line)
     return 1 if strict and decision.state == "inconclusive" else EXIT_CODES[decision.state]
 
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import platform
-import resource
 import shutil
 import sys
 import tempfile
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.request import getproxies
 
-from evalrunner.cli.tables import clean
 from evalrunner.clock import SYSTEM_CLOCK
 from evalrunner.engine.preflight import preflight
 from evalrunner.errors import RunError
 from evalrunner.loop import new_loop
+from evalrunner.open_files import allow, needed
 from evalrunner.pipeline import connected
+from evalrunner.plain import plain
 from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plan.providers import provider
@@ -32,8 +32,6 @@ from evalrunner.store.redact import Redactor
 LIBRARIES = ("aiohttp", "httpx", "pydantic", "msgspec", "pyarrow", "pandas", "numpy", "scipy")
 LITTLE_SPACE_GB = 1.0
 NO_SPACE_GB = 0.05
-OTHER_FILES = 64
-"""Open files a run needs beside one per request in flight."""
 DEFAULT_CONCURRENCY = 16
 
 
@@ -59,10 +57,8 @@ def main(args: argparse.Namespace) -> int:
         found += _config(args.config, offline=args.offline)
     redactor = Redactor()
     for finding in found:
-        lines = redactor.message(finding.what).splitlines()
-        print(f"{finding.level:<8} {clean(lines[0])}", *(f"{'':<8} {clean(line)}" for line in lines[1:]), sep="\n")
-        if finding.hint:
-            print(f"{'':<8} → {clean(redactor.message(finding.hint))}")
+        first, *more = [*finding.what.splitlines(), *([f"→ {finding.hint}"] if finding.hint else [])]
+        print(plain(redactor.message("\n".join([f"{finding.level:<8} {first}", *(f"{'':<8} {line}" for line in more)]))))
     return max((finding.exit_code for finding in found if finding.level == "problem"), default=0)
 
 
@@ -110,12 +106,11 @@ def _reports(folder: Path) -> Iterator[Finding]:
 
 
 def _open_files(concurrency: int) -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = concurrency + OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return Finding("ok", f"ulimit -n allows {soft:,} open files; {concurrency:,} requests at the same time need about {needed:,}")
-    hint = f"ulimit -n {needed}" if hard == resource.RLIM_INFINITY or hard >= needed else "lower the concurrency under limits"
-    return Finding("problem", f"ulimit -n allows {soft:,} open files; {concurrency:,} requests at the same time need about {needed:,}", hint)
+    try:
+        allow(concurrency)
+    except RunError as error:
+        return Finding("problem", str(error))
+    return Finding("ok", f"open files: enough for {concurrency:,} requests at a time, which need about {needed(concurrency):,}")
 
 
 def _config(path: Path, *, offline: bool) -> Iterator[Finding]:

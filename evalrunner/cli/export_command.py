@@ -6,12 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
 
+from evalrunner.plain import escaped
+from evalrunner.store.files import told, whole_file
 from evalrunner.store.run_dir import read_results
 
 FORMULA = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]*[=+\-@\t\r＝＋－＠]")
@@ -27,21 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     table, target = read_results(args.run), args.jsonl or args.csv
-    with nullcontext(sys.stdout) if str(target) == "-" else _opened(target, csv_file=args.csv is not None) as out:
-        if args.jsonl:
-            out.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in _rows(table))
-        else:
-            writer = csv.writer(out)
-            writer.writerow(table.column_names)
-            writer.writerows([cell(value, raw=args.raw) for value in row.values()] for row in _rows(table))
-    if str(target) != "-":
-        print(target)
+    if str(target) == "-":
+        with told(Path("stdout")):
+            _write(table, sys.stdout, args)
+            sys.stdout.flush()
+        return 0
+    with whole_file(target) as hidden, hidden.open("w", encoding="utf-8-sig" if args.csv else "utf-8", newline="") as out:  # spreadsheets want a BOM
+        _write(table, out, args)
+    print(target)
     return 0
 
 
-def _opened(target: Path, *, csv_file: bool) -> TextIO:
-    # with a BOM: spreadsheets guess the encoding otherwise
-    return target.open("w", encoding="utf-8-sig" if csv_file else "utf-8", newline="")
+def _write(table: pa.Table, out: TextIO, args: argparse.Namespace) -> None:
+    if args.jsonl:
+        out.writelines(escaped(json.dumps(row, ensure_ascii=False, default=str)) + "\n" for row in _rows(table))
+        return
+    writer = csv.writer(out)
+    writer.writerow(table.column_names)
+    writer.writerows([cell(value, raw=args.raw) for value in row.values()] for row in _rows(table))
 
 
 def cell(value: Any, *, raw: bool = False) -> Any:

@@ -10,6 +10,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from evalrunner.engine.tally import Tally
+from evalrunner.plain import clean
 from evalrunner.records import ANSWERED
 
 BAR_SECONDS, LINE_SECONDS = 0.2, 10.0
@@ -79,7 +80,7 @@ async def shown(tally: Tally, *, already: int = 0, out: TextIO | None = None) ->
 
     def draw() -> None:
         pace.note(time.monotonic(), tally)
-        line = describe(tally, pace, time.time_ns() // 1000)
+        line = clean(describe(tally, pace, time.time_ns() // 1000))
         if terminal:
             bar.total, bar.n = tally.planned, already + tally.done
             bar.set_postfix_str(line, refresh=True)

@@ -1,9 +1,9 @@
 """`evalrunner rescore`: other scorers on stored answers. Asks judges only."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from evalrunner.cli.saying import say
 from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out
 from evalrunner.cli.tables import print_summary
 from evalrunner.pipeline import Watch, judge
@@ -28,9 +28,9 @@ def main(args: argparse.Namespace) -> int:
         config = load_config(args.config, overrides=overrides, limit=read_manifest(args.run)["plan"].get("limit"))
     found = rescore(args.run, config, again=args.again)
     for message in found.messages:
-        print(message, file=sys.stderr)
+        say(message)
     for name, rows in found.counts.items():
-        print(f"computed {name} for {rows:,} rows", file=sys.stderr)
+        say(f"computed {name} for {rows:,} rows")
     if found.to_judge:
 
         async def session(watch: Watch) -> Run:
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
 
         return carry_out(session, args)
     if not found.counts:
-        print("nothing to do: every score is there (--all computes them again)", file=sys.stderr)
+        say("nothing to do: every score is there (--all computes them again)")
     print_summary(open_run(args.run).summary())
     print(f"\nresults  {args.run / 'results'}\nreport   {args.run / 'report.html'}")
     return 0

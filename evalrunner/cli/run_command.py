@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from evalrunner.cli.confirmation import confirmed
-from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out, say
+from evalrunner.cli.saying import say
+from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out
 from evalrunner.pipeline import Watch, run
 from evalrunner.plan.config import load_config
 from evalrunner.results import Run

@@ -13,6 +13,7 @@ from types import FrameType
 from evalrunner.analysis.gates import gates_state
 from evalrunner.cli.compare_command import add_inconclusive
 from evalrunner.cli.progress import shown
+from evalrunner.cli.saying import command, say
 from evalrunner.cli.tables import print_summary
 from evalrunner.cli.verdict_files import gate_markdown, tell_github
 from evalrunner.cli.verdict_words import conclusion, gate_lines
@@ -51,12 +52,12 @@ def budget_overrides(args: argparse.Namespace) -> list[str]:
 def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespace) -> int:
     """Run a session to its end and say where its results are. A signal drains once, for at most `--grace`, and leaves at once the second time."""
     stop, inconclusive_fails = Stop(), args.inconclusive == "fail"
-    store = Settings(durable=args.durable)
+    store = Settings(risk_rows=1) if args.durable else Settings()
 
     async def main() -> Run | None:
         signals = _Signals(stop, args.grace)
         try:
-            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), stop=stop, store=store))
+            return await session(Watch(follow=lambda tally, already: shown(tally, already=already), say=say, stop=stop, store=store))
         except asyncio.CancelledError:
             if stop.reason is None:
                 raise
@@ -131,7 +132,7 @@ def _last_lines(run: Run, *, inconclusive_fails: bool) -> None:
         print("\n".join(["", *gate_lines(run.gates), f"verdict  {conclusion(run.gates)}"]))
         summary = gate_markdown(run.gates, f"{run.manifest['name']}: {conclusion(run.gates)}")
         for line in tell_github(run.gates, summary, inconclusive_fails=inconclusive_fails):
-            say(line)
+            command(line)
     missing = run.manifest["counts"]["planned"] - sum(run.manifest["counts"]["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     if missing:
         say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: {_go_on(run)}")
@@ -152,10 +153,3 @@ def _tell(line: str) -> None:
     """`say` for a signal's handler, which may have interrupted another print."""
     with suppress(OSError):
         os.write(2, f"{line}\n".encode())
-
-
-def say(line: str) -> None:
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:  # the terminal is gone, the run is not
-        return

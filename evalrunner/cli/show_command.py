@@ -1,11 +1,13 @@
 """`evalrunner show`: a run's summary in the terminal, or as JSON."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 import msgspec
 
 from evalrunner.cli.tables import print_summary
+from evalrunner.plain import escaped
 from evalrunner.results import open_run
 
 
@@ -15,9 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    summary = open_run(args.run).summary()
+    run = open_run(args.run)
+    summary = run.summary()
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(summary)).decode())
+        print(escaped(msgspec.json.format(msgspec.json.encode(summary)).decode()))
     else:
         print_summary(summary)
+        if run.state == "killed":
+            print(f"! The run was killed; what was recorded is safe. Go on with: evalrunner resume {shlex.quote(str(args.run))}")
     return 0

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from evalrunner.analysis.tables import Agreement, CellSummary, Summary
+from evalrunner.plain import clean, plain
 from evalrunner.report.quantities import count, digits, duration, money, share, span
 
 UNKNOWN = "–"
@@ -17,7 +18,7 @@ def print_summary(summary: Summary) -> None:
     """The leaderboard, what a reader must know before trusting it, and the totals, on stdout."""
     rows = [_row(cell, summary) for cell in summary.cells]
     used = [name for name in _header(summary) if any(row[name] != UNKNOWN for row in rows)]
-    print(aligned(_fitting(used, rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)))
+    print(plain(aligned(_fitting(used, rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))))
     for line in judge_lines(summary):
         print(clean(line))
     for notice in summary.notices:
@@ -53,11 +54,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     numeric = [all(row[i] == UNKNOWN or row[i][:1].isdigit() or row[i][:1] in "<>" for row in rows[1:]) for i in range(len(rows[0]))]
     lines = ["  ".join(_pad(text, width, right) for text, width, right in zip(row, widths, numeric, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
-
-
-def clean(text: str) -> str:
-    """Text without control characters and direction marks: a model's name cannot move the cursor."""
-    return "".join(char if unicodedata.category(char)[0] != "C" else "�" for char in text)
 
 
 def _fitting(names: list[str], rows: Sequence[dict[str, str]], columns: int | None) -> list[list[str]]:

@@ -66,11 +66,17 @@ def workflow_commands(gates: Iterable[GateResult], *, inconclusive_fails: bool =
 
 
 def tell_github(gates: Sequence[GateResult], summary: str, *, inconclusive_fails: bool = False) -> list[str]:
-    """Where GitHub runs us: append to the step summary, and return the annotations to print. Elsewhere nothing."""
+    """Where GitHub runs us: append to the step summary, and return what to print: annotations, and that a summary could not be written, which is no
+    reason to lose a verdict. Elsewhere nothing.
+    """
+    lines = list(workflow_commands(gates, inconclusive_fails=inconclusive_fails)) if os.environ.get("GITHUB_ACTIONS") == "true" else []
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{summary}\n")
-    return list(workflow_commands(gates, inconclusive_fails=inconclusive_fails)) if os.environ.get("GITHUB_ACTIONS") == "true" else []
+        try:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(f"{summary}\n")
+        except OSError as error:
+            lines.append(f"warning: GITHUB_STEP_SUMMARY is left out: {safe(path)} cannot be written ({error.strerror or error})")
+    return lines
 
 
 def _gate_table(gates: Sequence[GateResult]) -> list[str]:

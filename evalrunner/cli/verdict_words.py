@@ -8,8 +8,8 @@ from evalrunner.analysis.compare import CellName, MetricDifference, PairedCells
 from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.gates import GateResult, State, gates_state
 from evalrunner.analysis.rows import is_score
-from evalrunner.cli.tables import clean
 from evalrunner.decisions import Decision
+from evalrunner.plain import one_line
 from evalrunner.report.quantities import digits
 
 MOST_FLIPS = 20
@@ -105,10 +105,10 @@ def probability(p: float | None) -> str:
 
 def safe(text: str, most: int = 1000) -> str:
     """One line of text that no terminal and no CI log takes for a command."""
-    short = clean(" ".join(text[: 2 * most].split()))
+    short = one_line(" ".join(text[: 2 * most].split()))
     if len(short) > most or len(text) > 2 * most:
         short = f"{short[:most]}… ({len(text):,} characters)"
-    return short.replace("##[", "## [")
+    return short
 
 
 def _flips(flips: Sequence[FlippedSample], decision: Decision, most: int) -> Iterator[str]:

@@ -20,6 +20,12 @@ class End(Struct, frozen=True, kw_only=True):
     stopped: Mapping[str, Exception] = field(default_factory=dict)
     nobody_left: bool = False
 
+    @property
+    def why(self) -> str | None:
+        """Why the run did not come to its end by itself, for the manifest and the terminal."""
+        parts = [self.shortfall or self.reason, *(f"{name} refused: {error}" for name, error in self.stopped.items())]
+        return "; ".join(part for part in parts if part) or None
+
 
 class Stop:
     """Ends a run early, from a signal handler or a task of the same loop."""

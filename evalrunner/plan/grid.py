@@ -338,6 +338,7 @@ def _described_set(prompt_set: PromptSet) -> dict[str, Any]:
         "name": prompt_set.name,
         "data": prompt_set.written.data,
         "data_hash": prompt_set.data.hash,
+        **({"media_hash": prompt_set.media.hash} if prompt_set.media.hash else {}),
         "samples": len(prompt_set.data),
         "prompts": {prompt.name: prompt.template for prompt in prompt_set.prompts},
         "target": prompt_set.written.target,

@@ -55,6 +55,11 @@ class MediaFolder:
         self._known: dict[tuple[str, str, bool], Medium] = {}
         self._by_hash: dict[str, Medium] = {}
 
+    @property
+    def hash(self) -> str | None:
+        """Of the content of all media seen so far; None while there are none."""
+        return sha256("".join(sorted(self._by_hash)).encode()).hexdigest()[:32] if self._by_hash else None
+
     def resolved(self, messages: list[Message]) -> tuple[list[Message], dict[str, str]]:
         """The messages of one row with every part that is not a URL named by its hash, and where each hash is found. Raises ValueError."""
         sources: dict[str, str] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from evalrunner.errors import PluginError
+from evalrunner.plain import plain
 from evalrunner.plugins import Account
 from evalrunner.serving import local_model
 from evalrunner.serving.local_model import LocalOptions, Say
@@ -19,7 +20,7 @@ from evalrunner.simulator.settings import SimulatorSettings, parse_settings
 
 def to_stderr(line: str) -> None:
     """Progress is not data."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{plain(line)}\n")
 
 
 def check(accounts: Iterable[Account], base: Path = Path()) -> None:

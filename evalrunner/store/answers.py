@@ -19,7 +19,7 @@ from evalrunner.store.files import disk_errors
 from evalrunner.store.journal import segments
 from evalrunner.store.known import is_open
 from evalrunner.store.ledger import Ledger
-from evalrunner.store.manifest import load
+from evalrunner.store.manifest import load, set_back_report
 from evalrunner.store.opening import Settings
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import Columns
@@ -102,6 +102,7 @@ class StoredAnswers:
             changes["counts"] = {**manifest.counts, "unscored": max(waiting, manifest.counts.get("unscored", 0))}
         if config is not None:
             changes["config"] = self._kept(config)
+        set_back_report(self._run, self._files)
         Ledger(self._run, manifest, self._files, self._redactor).rewrite(fresh, **changes)
 
     def _kept(self, config: NewConfig) -> dict[str, Any]:

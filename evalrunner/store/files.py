@@ -6,10 +6,10 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from evalrunner.errors import StoreError
+from evalrunner.errors import RunError, StoreError
 
 
 class Files:
@@ -37,6 +37,22 @@ class Files:
     def rename(self, source: Path, target: Path) -> None:
         """Atomic, also over an existing file."""
         source.replace(target)
+
+    def held(self, path: Path) -> bool:
+        """Whether somebody has the lock of `path`; also where that cannot be known."""
+        try:
+            fd = self.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            self.close(fd)
+        return False
 
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -85,3 +101,42 @@ def disk_errors(path: Path) -> Iterator[None]:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         advice = "free some space" if full else "see to the disk or its permissions"
         raise StoreError(f"{path}: {error.strerror or error}; {advice}, then go on with: evalrunner resume {path}") from error
+
+
+@contextmanager
+def whole_file(path: Path, files: Files | None = None) -> Iterator[Path]:
+    """A hidden file to write, which takes the place of `path` at the end: nobody ever opens half of it, and a failure leaves nothing behind.
+
+    Raises `RunError` that says what could not be written. A device or a pipe is written to as it is.
+    """
+    files = files or Files()
+    if path.exists() and not path.is_file():
+        with told(path):
+            yield path
+        return
+    hidden = path.with_name(f".{path.name}.new")
+    with told(path):
+        try:
+            yield hidden
+            fd = files.open(hidden, os.O_RDONLY)
+            try:
+                files.fsync(fd)
+            finally:
+                files.close(fd)
+            files.rename(hidden, path.resolve())
+            files.sync_directory(path.parent)
+        except OSError:
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals into a `RunError` that names `path`; a reader who went away is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error

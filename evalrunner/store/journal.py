@@ -16,9 +16,8 @@ from evalrunner.clock import Clock
 from evalrunner.errors import StoreError
 from evalrunner.store.files import Files, disk_errors
 
-SYNC_ROWS = 32
-"""So many rows start an fsync; the rest of what may be at risk arrives while it runs."""
 RISK_ROWS = 64
+"""At half of them an fsync starts; the other half arrives while it runs."""
 RISK_S = 1.0
 
 _HEAD = len('{"crc":"00000000",')
@@ -68,19 +67,19 @@ def segments(directory: Path, first: int) -> dict[int, Path]:
 
 class Journal:
     """Appends lines to the current segment. A row is handed to the system before `append` returns, so that it survives the process;
-    it survives the machine after an fsync, which comes at most 1 s or 64 rows later, or before `append` returns if `durable`.
+    it survives the machine after an fsync, which comes at most 1 s or `risk_rows` rows later; with 1, before `append` returns.
 
     A failure of the disk is final: an fsync that failed once proves nothing when it succeeds the next time, so every later call raises `StoreError`.
     """
 
-    def __init__(self, directory: Path, number: int, *, files: Files, clock: Clock, durable: bool) -> None:
+    def __init__(self, directory: Path, number: int, *, files: Files, clock: Clock, risk_rows: int = RISK_ROWS) -> None:
         self.number = number
         self.rows = 0
         self.size = 0
         self._directory = directory
         self._files = files
         self._clock = clock
-        self._durable = durable
+        self._risk_rows = risk_rows
         self._fd = -1
         self._retired: list[int] = []
         self._written = self._synced = 0
@@ -155,9 +154,9 @@ class Journal:
         if self._timer is None or self._timer.done():
             self._timer = asyncio.create_task(self._sync_in_time())
         at_risk = self._written - self._synced
-        if self._durable or at_risk >= RISK_ROWS:
+        if at_risk >= self._risk_rows:
             await self.sync()
-        elif at_risk >= SYNC_ROWS and (self._group is None or self._group.done()):
+        elif at_risk >= self._risk_rows // 2 and (self._group is None or self._group.done()):
             self._group = asyncio.create_task(self._sync_in_background())
 
     async def _sync_in_time(self) -> None:

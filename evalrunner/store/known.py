@@ -27,6 +27,9 @@ class KnownRows:
     """Grows with the rows of a resumed run (about 85 bytes a key), stays empty in a fresh one but for the outcomes."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
         self.outcomes: Counter[str] = Counter()
         self.open: dict[bytes, OpenRow] = {}
         self.unscored: dict[bytes, OpenRow] = {}
@@ -57,6 +60,10 @@ class KnownRows:
             else:
                 self.open[digest(key)] = OpenRow(outcome, file)
             self.outcomes[outcome] += 1
+
+    def digests(self) -> set[bytes]:
+        """Of every known row."""
+        return {*self._final, *self.open, *self.unscored}
 
     def is_final(self, key: str) -> bool:
         return digest(key) in self._final

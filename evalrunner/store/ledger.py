@@ -8,13 +8,14 @@ that `settle` finishes. Whoever only lists `results/` never sees a key twice: re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evalrunner.store import parts
 from evalrunner.store.files import Files
@@ -23,6 +24,8 @@ from evalrunner.store.manifest import Manifest, Part, save
 from evalrunner.store.redact import Redactor
 
 _MERGED_BYTES = 64 << 20
+_SUMS = "are lost (the results still have their sums)"
+_LOST = {"results": "are asked again", "attempts": _SUMS, "judgements": _SUMS, "superseded": "are lost (no request of the plan is among them)"}
 
 
 class Ledger:
@@ -80,6 +83,26 @@ class Ledger:
         """Give parts new content and change fields of the manifest, all in one step."""
         self._publish(fresh, [], **changes)
 
+    def sort_out(self, planned: Callable[[str], bool]) -> tuple[int, int]:
+        """Move rows of `results` whose key is not planned to `superseded`, and planned ones back, all in one step; returns how many went and came."""
+        fresh: dict[str, Iterable[pa.Table]] = {}
+        moved = {"results": 0, "superseded": 0}
+        number = self.manifest.next_part
+        for part in self.manifest.parts:
+            if part.table not in moved:
+                continue
+            path, here = self.run / part.file, part.table == "results"
+            stays = pa.array([planned(key) == here for key in parts.read(path, ["key"])["key"].to_pylist()], pa.bool_())
+            if going := part.rows - sum(stays.to_pylist()):
+                fresh[part.file] = _chosen(path, stays)
+                fresh[f"{'superseded' if here else 'results'}/part-{number:05}.parquet"] = _chosen(path, pc.invert(stays))
+                moved[part.table] += going
+                number += 1
+        if fresh:
+            self._files.make_directory(self.run / "superseded")
+            self._publish(fresh, [], next_part=number)
+        return moved["results"], moved["superseded"]
+
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest, in memory only once they are on the disk."""
         manifest = msgspec.structs.replace(self.manifest, **changes)
@@ -109,7 +132,7 @@ class Ledger:
         said, good = [], []
         for part in self.manifest.parts:
             path = self.run / part.file
-            lost = f"its {part.rows} rows " + ("are asked again" if part.table == "results" else "are lost (the results still have their sums)")
+            lost = f"its {part.rows} rows {_LOST[part.table]}"
             if not path.exists():
                 said.append(f"{part.file} is missing: {lost}")
             elif checksum(path) != part.sha256:
@@ -171,6 +194,11 @@ class Ledger:
             schema = self._schemas[part.table]
             if not parts.schema_of(self.run / part.file).equals(schema):
                 self._publish({part.file: [parts.conform(parts.read(self.run / part.file), schema)]}, [])
+
+
+def _chosen(path: Path, rows: pa.Array) -> Iterator[pa.Table]:
+    """Read only when it is written, so that one part at a time is in memory."""
+    yield parts.read(path).filter(rows)
 
 
 def hidden_path(path: Path) -> Path:

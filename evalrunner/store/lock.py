@@ -36,6 +36,11 @@ def take(run: Path, files: Files, since: str) -> int:
     return fd
 
 
+def is_held(run: Path) -> bool:
+    """Whether a live process has `run`; never waits."""
+    return Files().held(run / LOCK)
+
+
 def _owner(run: Path) -> str:
     try:
         owner = msgspec.json.decode((run / LOCK).read_bytes())

@@ -18,6 +18,7 @@ from evalrunner.store.files import Files
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import Columns
 
+REPORT, EARLIER_REPORT = "report.html", "report.old.html"
 SCHEMA = 1
 """Of the whole run directory. Older ones are read (and their parts migrated by `resume`), newer ones refused."""
 
@@ -125,3 +126,10 @@ def parse(run: Path, text: bytes) -> Manifest:
 def save(run: Path, manifest: Manifest, files: Files, redactor: Redactor) -> None:
     text = msgspec.json.encode(redactor.value(msgspec.to_builtins(manifest)))
     files.replace_file(manifest_path(run), msgspec.json.format(text, indent=2) + b"\n")
+
+
+def set_back_report(run: Path, files: Files) -> None:
+    """The rows are about to change: a report of the old ones is kept, under a name that nobody takes for the run's."""
+    if (run / REPORT).exists():
+        files.rename(run / REPORT, run / EARLIER_REPORT)
+        files.sync_directory(run)

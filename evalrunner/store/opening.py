@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from evalrunner.records import Plan
 from evalrunner.store import lock, parts
 from evalrunner.store.files import Files
 from evalrunner.store.in_flight import IN_FLIGHT, InFlight
-from evalrunner.store.journal import read_segment, segments
-from evalrunner.store.known import KnownRows
+from evalrunner.store.journal import RISK_ROWS, read_segment, segments
+from evalrunner.store.known import KnownRows, digest
 from evalrunner.store.ledger import Ledger
-from evalrunner.store.manifest import Manifest, iso, load, manifest_path, this_machine, with_scorers_of
+from evalrunner.store.manifest import Manifest, iso, load, manifest_path, set_back_report, this_machine, with_scorers_of
 from evalrunner.store.redact import Redactor
 from evalrunner.store.rows import columns_of, joined
 
@@ -40,11 +41,12 @@ class About(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """`durable`: fsync before every `add` returns. A journal segment becomes a part at so many rows or bytes, or when its first row is `segment_s` old
-    (in long runs a tenth of the run's age, which bounds the number of parts). At the end small parts become one of at most `merge_rows`.
+    """`risk_rows`: so many may be lost with the power; 1 is fsync before every `add` returns. A journal segment becomes a part at so many rows or bytes, or
+    when its first row is `segment_s` old (in long runs a tenth of the run's age, which bounds the number of parts). At the end small parts become one of at
+    most `merge_rows`.
     """
 
-    durable: bool = False
+    risk_rows: int = RISK_ROWS
     segment_rows: int = 10_000
     segment_bytes: int = 64 << 20
     segment_s: float = 10.0
@@ -70,6 +72,14 @@ class Resumed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent_again: int
     unscored: int = 0
     in_flight: int = 0
+
+    def told(self) -> Iterator[str]:
+        """The same in words."""
+        yield f"resuming: {self.answered:,} answered, {self.missing:,} without a row, {self.sent_again:,} without an answer and sent again"
+        if self.unscored:
+            yield f"{self.unscored:,} answers are still to be judged; they are not asked again"
+        if self.in_flight:
+            yield f"{self.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again"
 
 
 class Opening:
@@ -129,18 +139,17 @@ class Opening:
         self.ledger = Ledger(self._run, manifest, self._files, self._redactor)
         self.ledger.settle()
         self.messages = self.ledger.check()
-        known_by = ["key", "outcome", *(f"score_{name}_why" for name in manifest.columns.scores)]
-        for part in self.ledger.manifest.parts:
-            if part.table == "results":
-                self.known.scan(parts.read(self._run / part.file, known_by), part.file)
+        self._scan("results", self.known)
         following = self._replay_journal()
         self.messages += _changed_data(old_plan, new_plan)
+        if _asks(old_plan) != _asks(new_plan) or self.known.counts(0)["done"] > self._plan.size:
+            self._sort_out()
         self._resume(old_plan == new_plan, following, new_plan)
 
     def remove(self) -> None:
         """Take away a new run that holds no row, as far as the disk allows: it is not worth an error of its own."""
         with suppress(OSError):
-            for name in (*_OURS, manifest_path(self._run).name):
+            for name in (*sorted(_OURS - {lock.LOCK}), manifest_path(self._run).name, lock.LOCK):
                 path = self._run / name
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -174,6 +183,31 @@ class Opening:
             journal_from=following,
         )
         self.ledger.settle()
+
+    def _scan(self, table: str, known: KnownRows) -> None:
+        columns = ["key", "outcome", *(f"score_{name}_why" for name in self.ledger.manifest.columns.scores)]
+        for part in self.ledger.manifest.parts:
+            if part.table == table:
+                known.scan(parts.read(self._run / part.file, columns), part.file)
+
+    def _sort_out(self) -> None:
+        """Hold every row against a plan that may have other keys than the one it was made for; makes all keys of the plan, so only then."""
+        superseded = KnownRows()
+        self._scan("superseded", superseded)
+        strange = self.known.digests() | superseded.digests()
+        for model in self._plan.models:
+            strange.difference_update(digest(request.key) for request in self._plan.requests(model))
+        went, came = self.ledger.sort_out(lambda key: digest(key) not in strange)
+        if went:
+            self.messages.append(
+                f"{went:,} rows are of requests that are not planned any more: kept in superseded/, in no figure; a budget still counts what they cost"
+            )
+        if came:
+            self.messages.append(f"{came:,} rows of superseded/ are of requests that are planned again: back in the results")
+        if went or came:
+            set_back_report(self._run, self._files)
+            self.known.clear()
+            self._scan("results", self.known)
 
     def _replay_journal(self) -> int:
         """Turn what a killed run left into parts; returns the number of the next segment."""
@@ -219,10 +253,17 @@ class Opening:
             raise StoreError(f"{run}: is not empty and no run; choose another directory with --out")
 
 
+def _asks(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a described plan can change its keys."""
+    described = {name: plan.get(name) for name in ("size", "trials", "grid", "stream", "models", "providers", "limit")}
+    return described | {"prompt_sets": [{name: value for name, value in one.items() if name != "scorers"} for one in plan.get("prompt_sets") or ()]}
+
+
 def _changed_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    hashes = [{prompt_set["name"]: prompt_set.get("data_hash") for prompt_set in plan.get("prompt_sets") or []} for plan in (old, new)]
+    described = {one["name"]: one for one in new.get("prompt_sets") or ()}
     return [
-        f"the data of {name} changed since this run began ({before} -> {hashes[1][name]}): changed samples are new requests"
-        for name, before in hashes[0].items()
-        if name in hashes[1] and hashes[1][name] != before
+        f"the {kind} of {one['name']} changed since this run began ({one.get(name)} -> {described[one['name']].get(name)}): changed samples are new requests"
+        for one in old.get("prompt_sets") or ()
+        for kind, name in (("data", "data_hash"), ("media", "media_hash"))
+        if one["name"] in described and described[one["name"]].get(name) != one.get(name)
     ]

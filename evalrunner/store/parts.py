@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from evalrunner.store.rows import Columns
 
-TABLES = ("results", "attempts", "judgements")
+TABLES = ("results", "attempts", "judgements", "superseded")
+"""`superseded` has rows of `results` whose requests are not in the plan any more: their data, say, were edited."""
 EVERY_RUN = ("results", "attempts")
-"""The tables that are there from the start; `judgements` comes with the first."""
+"""The tables that are there from the start; the others come with their first row."""
 
 _TIME = pa.timestamp("us", "UTC")
 _TAGS = pa.map_(pa.string(), pa.string())
@@ -91,17 +92,17 @@ def schemas(columns: Columns) -> dict[str, pa.Schema]:
             *(field for name in columns.scores for field in ((f"score_{name}", pa.float64()), (f"score_{name}_why", pa.string()))),
         ]
     )
-    return {"results": results, "attempts": _ATTEMPTS, "judgements": _JUDGEMENTS}
+    return {"results": results, "attempts": _ATTEMPTS, "judgements": _JUDGEMENTS, "superseded": results}
 
 
 def tables(lines: bytes, columns: Columns) -> dict[str, pa.Table]:
     """The tables that journal `lines` hold; of several rows with one key the last."""
     known = schemas(columns)
-    results, attempts, judgements = known.values()
+    results, attempts, judgements = (known[name] for name in ("results", "attempts", "judgements"))
     scores = {f"score_{name}" for name in columns.scores}
     wire = pa.schema([("row", _wire(results, scores)), ("attempts", pa.list_(_wire(attempts, set()))), ("judgement", _wire(judgements, set()))])
     if not lines:
-        return {name: schema.empty_table() for name, schema in known.items()}
+        return {name: known[name].empty_table() for name in ("results", "attempts", "judgements")}
     try:
         parsed = pj.read_json(
             pa.BufferReader(lines),

@@ -20,6 +20,7 @@ from evalrunner.store.files import disk_errors
 from evalrunner.store.in_flight import IN_FLIGHT
 from evalrunner.store.journal import Journal, frame, segments
 from evalrunner.store.known import is_open
+from evalrunner.store.manifest import set_back_report
 from evalrunner.store.opening import About, Opening, Resumed, Settings
 from evalrunner.store.readers import read_attempts, read_judgements, read_manifest, read_results, rows_of
 from evalrunner.store.redact import Redactor
@@ -49,6 +50,7 @@ class RunDir:
         self._journal: Journal | None = None
         self._superseded: dict[str, list[str]] = {}
         self._redacted = 0
+        self._written = False
         self._started_ns = self._segment_ns = 0
         # one thread: Arrow keeps buffers per thread, and six of them would keep six times as much
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -95,7 +97,7 @@ class RunDir:
         return self._known.missing(requests)
 
     async def add(self, record: Record) -> None:
-        """Write `record` down: when this returns it survives the process, and within 1 s or 64 rows (at once if `durable`) the machine. Raises `StoreError`."""
+        """Write `record` down: when this returns it survives the process, and within 1 s or `risk_rows` rows the machine. Raises `StoreError`."""
         body, masked = encode(record, self.run_id, self._opening.ledger.manifest.columns, self._redactor)
         self._redacted += masked
         unscored = any(is_open(score) for score in record.scores.values())
@@ -129,6 +131,10 @@ class RunDir:
         if not self._journal.rows:
             self._segment_ns = self._settings.clock.now_ns()
         try:
+            if not self._written and self.resumed is not None:
+                with disk_errors(self.path):
+                    set_back_report(self.path, self._settings.files)
+            self._written = True
             await self._journal.append(frame(body))
         except Exception as error:
             self._fail(error)
@@ -158,7 +164,7 @@ class RunDir:
             await self._in_thread(self._opening.recover if about is None else lambda: self._opening.create(about))
             if not self.nothing_left:
                 clock, files, first = self._settings.clock, self._settings.files, self._opening.ledger.manifest.journal_from
-                journal = Journal(self.path / "journal", first, files=files, clock=clock, durable=self._settings.durable)
+                journal = Journal(self.path / "journal", first, files=files, clock=clock, risk_rows=self._settings.risk_rows)
                 await journal.open()
                 with disk_errors(self.path):
                     self.in_flight.open(files)
