@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     for message in found.messages:
         print(message, file=sys.stderr)
     for name, rows in found.counts.items():
-        print(f"computed {name} for {rows:,} rows", file=sys.stderr)
+        print(f"computed {name} for {rows:,} answers", file=sys.stderr)
     if found.to_judge:
 
         async def session(watch: Watch) -> Run:

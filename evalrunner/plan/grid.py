@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import product
 from os.path import normpath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +41,20 @@ FIRST_SEED = 1000
 
 MAX_TURNS = 8
 """Answers of the model in one tool conversation, where the config says nothing."""
+
+
+Place = tuple[str, str]
+"""(prompt set, sample id)"""
+
+
+class Gold(NamedTuple):
+    """What a sample was, beside what was asked of it."""
+
+    sample_hash: str
+    target: str | None
+
+
+NOTHING: Mapping[Place, Gold] = {}
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -158,8 +172,11 @@ class Plan:
         names |= {name for block in self.config.settings.prompt_sets for scorer in block.scorers for name in REFERENCE.findall(str(scorer.options))}
         return sorted({value for name in names if (value := self.config.environ.get(name))})
 
-    def requests(self, model: Model) -> Iterator[Request]:
-        """The model's requests: prompt set, sample, prompt, params × stream, trial. Raises `DatasetError` for a row that has no prompt."""
+    def requests(self, model: Model, then: Mapping[Place, Gold] = NOTHING) -> Iterator[Request]:
+        """The model's requests: prompt set, sample, prompt, params × stream, trial. Raises `DatasetError` for a row that has no prompt.
+
+        `then`: keys are those that a request had while its sample had this hash and this target.
+        """
         seeds = [FIRST_SEED + trial if self.trials > 1 else None for trial in range(self.trials)]
         for prompt_set in self.prompt_sets:
             points = {prompt.name: self._points(model, prompt_set.name, prompt.name) for prompt in prompt_set.prompts}
@@ -169,7 +186,8 @@ class Plan:
                 also = [tools, choice, prompt_set.written.tool_results, prompt_set.written.max_turns] if tools else []
                 for prompt in prompt_set.prompts:
                     messages, media, target = render(prompt_set, prompt, sample)
-                    content = _digest([sample.id, sample.hash, messages, target, *also])
+                    gold = then.get((prompt_set.name, sample.id), Gold(sample.hash, target))
+                    content = _digest([sample.id, gold.sample_hash, messages, gold.target, *also])
                     for point in points[prompt.name]:
                         for trial, seed in enumerate(seeds):
                             sent = None if point.seeded else seed
