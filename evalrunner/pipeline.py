@@ -150,8 +150,22 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
-    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
-    return _judged(plan, run_dir.path, code, redactor.message(_reason(end) or ""))
+    said = redactor.message(_reason(end) or "")
+    return concluded_later(plan, run_dir.path, code, said) if only_judges else concluded(plan, run_dir.path, code, said)
+
+
+def concluded(plan: Plan, path: Path, code: int, message: str = "") -> Run:
+    """The run with its report made and its gates checked."""
+    make_report(path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
+    return _judged(plan, path, code, message)
+
+
+def concluded_later(plan: Plan, path: Path, code: int = 0, message: str = "") -> Run:
+    """The same for stored answers that were scored again: those of a run that was cut short are still half a run, and decide nothing."""
+    if not read_manifest(path)["counts"]["missing"]:
+        return concluded(plan, path, code, message)
+    make_report(path)
+    return Run(path, code, message or ("the run was cut short: its gate is checked when it is complete" if plan.gates else ""))
 
 
 def _baseline(plan: Plan) -> Path | None:

@@ -18,13 +18,13 @@ import msgspec
 from evalrunner.decisions import check_baseline
 from evalrunner.engine.scoring import score_with
 from evalrunner.errors import ConfigError, DatasetError
-from evalrunner.pipeline import config_of_run
+from evalrunner.pipeline import concluded_later, config_of_run
 from evalrunner.plan.config import Config
 from evalrunner.plan.grid import Gold, Place, Plan, make_plan
 from evalrunner.plan.prompt_sets import target_of
 from evalrunner.plugins import AskingScorer, Scorer
 from evalrunner.records import ANSWERED, STILL_TO_COME, Price, Score
-from evalrunner.results import make_report
+from evalrunner.results import Run
 from evalrunner.store.answers import Change, Corrected, NewConfig, StoredAnswers, completion_of, request_of, stored_answers
 from evalrunner.store.manifest import with_scorers_of
 from evalrunner.store.redact import Redactor
@@ -39,18 +39,18 @@ Scores = dict[str, dict[str, Score]]
 
 
 class Rescored(NamedTuple):
-    """How many answers each scorer scored; empty where every score was there already. `messages`: what a person must know · `to_judge`: whether models must
-    be asked for the rest.
+    """How many answers each scorer scored; empty where every score was there already. `messages`: what a person must know · `run`: with its gates checked;
+    None where models must be asked for the rest first.
     """
 
     counts: Mapping[str, int]
     messages: list[str]
-    to_judge: bool = False
+    run: Run | None
 
 
 def rescore(path: Path, config: Config | None = None, *, again: bool = False) -> Rescored:
     """Compute what `config` (default: the run's own) asks for and the run in `path` lacks: scorers that are new, or whose options changed, and of the others
-    the scores that are missing, or that failed where they had to ask somebody. Then make the report again.
+    the scores that are missing, or that failed where they had to ask somebody. Then make the report again and check the gate.
 
     Scorers named `module:attribute` are computed every time, because their code may have changed; with `again` all are. Scores that the config does not
     name stay as they are. Gold answers may have been corrected, in the data or by another target; what was asked must be as it was. Raises RunError.
@@ -82,10 +82,8 @@ def rescore(path: Path, config: Config | None = None, *, again: bool = False) ->
                 )
             )
         to_judge = bool(work.asking or (plan.judges and stored.manifest.counts.get("unscored")))
-        found = Rescored(work.counts, [*stored.messages, *work.said], to_judge)
-    if work.wanted or work.then:
-        make_report(path)
-    return found
+        messages = [*stored.messages, *work.said]
+    return Rescored(work.counts, messages, None if to_judge else concluded_later(plan, path))
 
 
 class _Work:

@@ -225,6 +225,44 @@ def test_cost_is_scored_by_the_price_of_the_run_or_of_the_new_config(bench):
     assert scores == [{1.0}, {0.0}]
 
 
+def test_the_gate_of_the_config_is_checked(bench, capsys):
+    """A gate that the new score breaks is exit 1 with its line, also when every score is there already; one that holds is exit 0."""
+    run = bench.run(faults="[]")
+    path = bench.config("[numeric, exact]", "gated")
+    written = (bench.folder / "gated.yaml").read_text(encoding="utf-8")
+    for limit, code, verdict in [(0.99, 1, "FAILED"), (0.5, 0, "passed"), (0.99, 1, "FAILED")]:
+        (bench.folder / "gated.yaml").write_text(f"{written}gate: [{{metric: score_exact, min: {limit}}}]\n", encoding="utf-8")
+        capsys.readouterr()
+        assert main(["rescore", run, path]) == code
+        assert f"verdict  {verdict}" in capsys.readouterr().out
+
+
+def test_the_report_keeps_what_changed_since_the_baseline(bench):
+    """A run that is gated against a baseline has that comparison in its report after `rescore`, as after `run`; a drop is exit 1."""
+    bench.run(faults="[]")
+    (bench.folder / "run").rename(bench.folder / "blessed")
+    config = bench.config("[numeric]")
+    text = (bench.folder / "config.yaml").read_text(encoding="utf-8").replace("accuracy: 0.8", "accuracy: 0.3")
+    (bench.folder / "config.yaml").write_text(f"{text}gate: [{{metric: score_numeric, max_drop: 0.05, baseline: blessed}}]\n", encoding="utf-8")
+    run, report = str(bench.folder / "run"), bench.folder / "run" / "report.html"
+    assert main(["run", config, "--out", run, "--yes"]) == 1
+    before = report.read_text(encoding="utf-8")
+    assert main(["rescore", run, "--all"]) == 1
+    assert report.read_text(encoding="utf-8") == before
+
+
+def test_half_a_run_decides_nothing(bench, capsys):
+    """The answers of a run that stopped at its budget are scored, and its gate waits for the rest."""
+    config = bench.config("[numeric]")
+    (bench.folder / "config.yaml").write_text((bench.folder / "config.yaml").read_text() + "gate: [{metric: score_numeric, min: 0.99}]\n", encoding="utf-8")
+    assert main(["run", config, "--out", str(bench.folder / "run"), "--yes", "--max-requests", "50"]) == 3
+    capsys.readouterr()
+    assert main(["rescore", str(bench.folder / "run"), "--all"]) == 0
+    said = capsys.readouterr()
+    assert "its gate is checked when it is complete" in said.err
+    assert "verdict" not in said.out
+
+
 def test_a_live_run_and_a_foreign_config_are_refused(bench, capsys):
     """A run that is in use is exit 6; a config without a prompt set of the run is exit 2."""
     run = bench.run(faults="[]")

@@ -4,12 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out
-from evalrunner.cli.tables import print_summary
+from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out, last_lines
 from evalrunner.pipeline import Watch, judge
 from evalrunner.plan.config import load_config
 from evalrunner.rescoring import rescore
-from evalrunner.results import Run, open_run
+from evalrunner.results import Run
 from evalrunner.store.run_dir import read_manifest
 
 
@@ -31,14 +30,12 @@ def main(args: argparse.Namespace) -> int:
         print(message, file=sys.stderr)
     for name, rows in found.counts.items():
         print(f"computed {name} for {rows:,} answers", file=sys.stderr)
-    if found.to_judge:
+    if found.run is not None:
+        if not found.counts:
+            print("nothing to do: every score is there (--all computes them again)", file=sys.stderr)
+        return last_lines(found.run, args)
 
-        async def session(watch: Watch) -> Run:
-            return await judge(args.run, watch, budget_overrides(args))
+    async def session(watch: Watch) -> Run:
+        return await judge(args.run, watch, budget_overrides(args))
 
-        return carry_out(session, args)
-    if not found.counts:
-        print("nothing to do: every score is there (--all computes them again)", file=sys.stderr)
-    print_summary(open_run(args.run).summary())
-    print(f"\nresults  {args.run / 'results'}\nreport   {args.run / 'report.html'}")
-    return 0
+    return carry_out(session, args)
