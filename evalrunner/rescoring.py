@@ -25,6 +25,7 @@ from evalrunner.plan.prompt_sets import target_of
 from evalrunner.plugins import AskingScorer, Scorer
 from evalrunner.records import ANSWERED, STILL_TO_COME, Price, Score
 from evalrunner.results import Run
+from evalrunner.scorers.judge import Judge
 from evalrunner.store.answers import Change, Corrected, NewConfig, StoredAnswers, completion_of, request_of, stored_answers
 from evalrunner.store.manifest import with_scorers_of
 from evalrunner.store.redact import Redactor
@@ -39,11 +40,12 @@ Scores = dict[str, dict[str, Score]]
 
 
 class Rescored(NamedTuple):
-    """How many answers each scorer scored; empty where every score was there already. `messages`: what a person must know · `run`: with its gates checked;
-    None where models must be asked for the rest first.
+    """How many answers each scorer scored; empty where every score was there already. `labels`: how many judgements have another label of a person ·
+    `messages`: what a person must know · `run`: with its gates checked; None where models must be asked for the rest first.
     """
 
     counts: Mapping[str, int]
+    labels: int
     messages: list[str]
     run: Run | None
 
@@ -65,11 +67,13 @@ def rescore(path: Path, config: Config | None = None, *, again: bool = False) ->
         work = _Work(plan, stored, redactor)
         if work.then:
             _check_the_same(plan, stored, work.then)
-        work.find(_failed(path), again=again)
+        plan.read_labels(stored.manifest.run_id)
+        judgements = read_judgements(path, ["key", "scorer", "outcome", "label"]).to_pylist()
+        work.find(judgements, again=again)
         if work.asking and not work.then:
             _check_the_same(plan, stored, {})
         in_force = bool(work.then or work.asking)
-        if work.wanted or work.then:
+        if work.wanted or work.then or work.labels:
             scores = {file: asyncio.run(work.scores(file)) for file in stored.files}
             stored.rescore(
                 Change(
@@ -77,18 +81,19 @@ def rescore(path: Path, config: Config | None = None, *, again: bool = False) ->
                     scorers=work.scorers,
                     scores=scores,
                     corrected=work.corrected,
+                    labels=work.labels,
                     config=NewConfig(config.text, config.path) if in_force and config is not None else None,
                     said=work.said,
                 )
             )
         to_judge = bool(work.asking or (plan.judges and stored.manifest.counts.get("unscored")))
         messages = [*stored.messages, *work.said]
-    return Rescored(work.counts, messages, None if to_judge else concluded_later(plan, path))
+    return Rescored(work.counts, sum(map(len, work.labels.values())), messages, None if to_judge else concluded_later(plan, path))
 
 
 class _Work:
     """What is to be computed for which row of a run. `then`: the gold answers that are other ones now, as they were · `corrected`: the rows of those, by
-    their key · `wanted`: the scorers of each answer that lacks some, by its key.
+    their key · `wanted`: the scorers of each answer that lacks some, by its key · `labels`: what people say now of what is judged already, by scorer and key.
     """
 
     def __init__(self, plan: Plan, stored: StoredAnswers, redactor: Redactor) -> None:
@@ -102,6 +107,7 @@ class _Work:
         self.then: dict[Place, Gold] = {}
         self.corrected: dict[str, Corrected] = {}
         self.wanted: dict[str, list[str]] = {}
+        self.labels: dict[str, dict[str, float]] = {}
         self._correct()
         for name in {name for name, _ in self.then}:
             if left := [scorer for scorer in had[name] if scorer not in self._sets[name].scorers]:
@@ -136,9 +142,11 @@ class _Work:
             for name, samples in named.items()
         ]
 
-    def find(self, failed: set[tuple[str, str]], *, again: bool) -> None:
-        """Fill `wanted`. `failed`: (key, scorer) of the questions that were not answered. Raises `DatasetError` for answers to what was other data."""
+    def find(self, judgements: Sequence[Row], *, again: bool) -> None:
+        """Fill `wanted` and `labels`. Raises `DatasetError` for answers to what was other data."""
         due, changed = _due(self._plan, self._stored.manifest.plan, again=again), []
+        failed = {(one["key"], one["scorer"]) for one in judgements if one["outcome"] not in ANSWERED}
+        labels = {(one["key"], one["scorer"]): one["label"] for one in judgements}
         names = [*WHERE, "sample_hash", *(f"score_{name}{end}" for name in self.scorers for end in ("", "_why"))]
         for row in (row for file in self._stored.files for row in self._stored.rows(file, names)):
             if row["prompt_set"] not in self._sets or row["outcome"] not in ANSWERED:
@@ -149,17 +157,27 @@ class _Work:
                 for name, scorer in scorers.items()
                 if name in due or self._outdated(row, scorer) or _lacks(row, name, scorer, (row["key"], name) in failed)
             ]
-            if not lacks:
-                continue
-            self.wanted[row["key"]] = lacks
-            sample = self._samples.get((row["prompt_set"], row["sample_id"]))
-            if sample is None or (sample.hash != row["sample_hash"] and row["key"] not in self.corrected):
-                changed.append(row["sample_id"])
+            if lacks:
+                self.wanted[row["key"]] = lacks
+                changed += [] if self._as_asked(row) else [row["sample_id"]]
+            self._compare_labels(row, labels)
         if changed:
             raise DatasetError(
                 f"{len(set(changed))} samples of this run are not in the data any more as they were asked: {_some(changed)} (hint: only what the prompts do "
                 "not show may be corrected, by a config that asks what the run asked; else score them with the data of then, or run again)"
             )
+
+    def _as_asked(self, row: Row) -> bool:
+        sample = self._samples.get((row["prompt_set"], row["sample_id"]))
+        return sample is not None and (sample.hash == row["sample_hash"] or row["key"] in self.corrected)
+
+    def _compare_labels(self, row: Row, labels: Mapping[tuple[str, str], float | None]) -> None:
+        sample = self._samples.get((row["prompt_set"], row["sample_id"]))
+        for name, scorer in self._sets[row["prompt_set"]].scorers.items():
+            if isinstance(scorer, Judge) and (row["key"], name) in labels and sample is not None:
+                label = scorer.label_of(row["key"], sample.data)
+                if label is not None and label != labels[row["key"], name]:
+                    self.labels.setdefault(name, {})[row["key"]] = label
 
     async def scores(self, file: str) -> Scores:
         """Key -> new scores, of the answers in `file`."""
@@ -217,8 +235,11 @@ class _Work:
 
 
 def _due(plan: Plan, stored: Mapping[str, Any], *, again: bool) -> set[str]:
-    """The scorers whose options changed, or that cannot be known to be unchanged."""
-    written, known = ({one["name"]: (one["kind"], one["options"]) for one in described.get("scorers") or ()} for described in (plan.describe(), stored))
+    """The scorers whose options changed, or that cannot be known to be unchanged. A calibration changes no score."""
+    written, known = (
+        {one["name"]: (one["kind"], {**one["options"], "calibration": None}) for one in described.get("scorers") or ()}
+        for described in (plan.describe(), stored)
+    )
     return {name for name, scorer in written.items() if again or ":" in scorer[0] or (name in known and known[name] != scorer)}
 
 
@@ -228,12 +249,6 @@ def _lacks(row: Row, name: str, scorer: Scorer | AskingScorer, failed: bool) -> 
     if row.get(f"score_{name}") is not None or (why or "").startswith(STILL_TO_COME):
         return False
     return not why or failed or inspect.iscoroutinefunction(scorer)
-
-
-def _failed(path: Path) -> set[tuple[str, str]]:
-    """(key, scorer) of the questions to models that were not answered."""
-    table = read_judgements(path, ["key", "scorer", "outcome"])
-    return {(one["key"], one["scorer"]) for one in table.to_pylist() if one["outcome"] not in ANSWERED}
 
 
 def _check_the_same(plan: Plan, stored: StoredAnswers, then: Mapping[Place, Gold]) -> None:

@@ -238,7 +238,7 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 
 class JudgePair(Struct, frozen=True, kw_only=True):
-    """Two judges of one scorer, and how far they agree."""
+    """Two judges of one scorer, or the mean of all of them and people, and how far they agree."""
 
     scorer: str
     first: str

@@ -30,8 +30,10 @@ def main(args: argparse.Namespace) -> int:
         print(message, file=sys.stderr)
     for name, rows in found.counts.items():
         print(f"computed {name} for {rows:,} answers", file=sys.stderr)
+    if found.labels:
+        print(f"{found.labels:,} judged answers have another label of a person", file=sys.stderr)
     if found.run is not None:
-        if not found.counts:
+        if not (found.counts or found.labels):
             print("nothing to do: every score is there (--all computes them again)", file=sys.stderr)
         return last_lines(found.run, args)
 

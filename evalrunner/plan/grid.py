@@ -24,6 +24,7 @@ from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, 
 from evalrunner.plan.config_values import REFERENCE
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
 from evalrunner.plan.gates import cell_keys, gates_of
+from evalrunner.plan.labels import read_labels, shared_labels
 from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
@@ -164,7 +165,8 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What may be meant and may be a mistake."""
-        return [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
+        unknown = [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
+        return [*unknown, *(f"warning: {line}" for line in shared_labels(self.prompt_sets, self.cells * self.trials))]
 
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: keys and headers that came out of the environment."""
@@ -208,6 +210,11 @@ class Plan:
     def validate(self) -> None:
         """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
         validate(self.prompt_sets)
+        self.read_labels()
+
+    def read_labels(self, run_id: str | None = None) -> None:
+        """Tell the judges what people said of the answers of a run. Raises `DatasetError`; without a run that is all."""
+        read_labels(self.prompt_sets, self.config.folder, run_id)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest keeps of the plan. JSON-able; secrets are references."""

@@ -80,13 +80,15 @@ class Corrected(NamedTuple):
 
 class Change(NamedTuple):
     """What is written in one commit. `plan`: for the manifest · `scorers`: those that have a column from then on · `scores`: by file, key and scorer ·
-    `corrected`: by the key of before · `config`: is in force from then on · `said`: for the manifest's messages.
+    `corrected`: by the key of before · `labels`: of people, by scorer and key, for the judgements · `config`: is in force from then on · `said`: for the
+    manifest's messages.
     """
 
     plan: Mapping[str, Any]
     scorers: Sequence[str]
     scores: Mapping[str, Rescored]
     corrected: Mapping[str, Corrected] = {}
+    labels: Mapping[str, Mapping[str, float]] = {}
     config: NewConfig | None = None
     said: Sequence[str] = ()
 
@@ -119,8 +121,8 @@ class StoredAnswers:
         manifest = msgspec.structs.replace(self.manifest, columns=columns)
         schema = parts.schemas(columns)["results"]
         fresh = {file: self._rescored(file, schema, change) for file in self.files}
-        if change.corrected:
-            fresh |= {file: self._rekeyed(file, change.corrected) for table in ("attempts", "judgements") for file in self._files_of(table)}
+        for table in ("attempts", "judgements") if change.corrected else ("judgements",) if change.labels else ():
+            fresh |= {file: self._beside(file, change) for file in self._files_of(table)}
         changes: dict[str, Any] = {"plan": msgspec.to_builtins(dict(change.plan), enc_hook=str), "messages": [*manifest.messages, *change.said]}
         if waiting := sum(any(map(is_open, found.values())) for rescored in change.scores.values() for found in rescored.values()):
             changes["counts"] = {**manifest.counts, "unscored": max(waiting, manifest.counts.get("unscored", 0))}
@@ -140,9 +142,13 @@ class StoredAnswers:
         table = _with_scores(parts.conform(parts.read(self._run / file), schema), change.scores.get(file, {}))
         yield _with_corrections(table, change.corrected)
 
-    def _rekeyed(self, file: str, corrected: Mapping[str, Corrected]) -> Iterator[pa.Table]:
+    def _beside(self, file: str, change: Change) -> Iterator[pa.Table]:
         table = parts.read(self._run / file)
-        yield _replaced(table, "key", [corrected[key].key if key in corrected else key for key in table["key"].to_pylist()])
+        keys = table["key"].to_pylist()
+        if "label" in table.column_names:
+            places = zip(table["scorer"].to_pylist(), keys, table["label"].to_pylist(), strict=True)
+            table = _replaced(table, "label", [change.labels.get(scorer, {}).get(key, before) for scorer, key, before in places])
+        yield _replaced(table, "key", [change.corrected[key].key if key in change.corrected else key for key in keys])
 
     def _files_of(self, table: str) -> list[str]:
         return [part.file for part in self.manifest.parts if part.table == table]
