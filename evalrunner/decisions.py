@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from evalrunner.analysis.rows import is_score
 from evalrunner.analysis.rules import CellKey, Gate, Rule, matches, metric_problem, rule_of
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.errors import ConfigError, DatasetError
+from evalrunner.records import ANSWERED
 from evalrunner.store.run_dir import read_manifest, read_results
 
 _CELLS = re.compile(r"(?P<run>.+?)\[(?P<where>\w+=.*)\]", re.DOTALL)
@@ -174,6 +176,21 @@ def check_baseline(gate: Gate, cells: Sequence[CellKey], hashes: Mapping[tuple[s
     if changed or not common:
         what = f"{len(changed)} samples have other data than in {old.name}: {', '.join(changed[:EXAMPLES])}" if changed else f"no sample is in {old.name}, too"
         raise DatasetError(f"{what} (hint: make the baseline again from the data as they are now)")
+
+
+def answers_of(text: str, prompt_set: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """(sample id, trial) -> row of `results`, of the answers of the one cell of a prompt set that is chosen. Raises `StoreError`, and `ConfigError` where it
+    is none, or several.
+    """
+    chosen = Chosen(text)
+    rows, places = open_side(chosen.side)
+    cells = [rows.cells[at] for at in places if rows.cells[at].prompt_set == prompt_set]
+    if len(cells) != 1:
+        raise ConfigError(f"{text}: {len(cells) or 'no'} cells of {prompt_set} are chosen (hint: choose one, as in RUN[prompt=in-use,model=qwen-max])")
+    table = chosen.results
+    for name, value in cells[0]._asdict().items():
+        table = table.filter(pc.equal(table[name], pa.scalar(value, table.schema.field(name).type)))
+    return {(row["sample_id"], row["trial"]): row for row in table.to_pylist() if row["outcome"] in ANSWERED}
 
 
 def _scores(comparison: Comparison, candidate: Summary) -> set[str]:

@@ -105,7 +105,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 watch.say(message)
             if run_dir.nothing_left:
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
-            plan.read_labels(run_dir.run_id)
+            plan.inform_judges(run_dir.run_id)
             for line in _beginning(run_dir, only_judges=only_judges):
                 watch.say(line)
             if only_judges:

@@ -67,7 +67,7 @@ def rescore(path: Path, config: Config | None = None, *, again: bool = False) ->
         work = _Work(plan, stored, redactor)
         if work.then:
             _check_the_same(plan, stored, work.then)
-        plan.read_labels(stored.manifest.run_id)
+        plan.inform_judges(stored.manifest.run_id)
         judgements = read_judgements(path, ["key", "scorer", "outcome", "label"]).to_pylist()
         work.find(judgements, again=again)
         if work.asking and not work.then:

@@ -27,6 +27,7 @@ from evalrunner.plan.gates import cell_keys, gates_of
 from evalrunner.plan.labels import read_labels, shared_labels
 from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
+from evalrunner.plan.opponents import read_opponents
 from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
@@ -210,11 +211,12 @@ class Plan:
     def validate(self) -> None:
         """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
         validate(self.prompt_sets)
-        self.read_labels()
+        self.inform_judges()
 
-    def read_labels(self, run_id: str | None = None) -> None:
-        """Tell the judges what people said of the answers of a run. Raises `DatasetError`; without a run that is all."""
+    def inform_judges(self, run_id: str | None = None) -> None:
+        """Tell the judges what people said of the answers of a run, and what others are compared with. Raises RunError; without a run that is all."""
         read_labels(self.prompt_sets, self.config.folder, run_id)
+        read_opponents(self.prompt_sets, self.config.folder, run_id)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest keeps of the plan. JSON-able; secrets are references."""

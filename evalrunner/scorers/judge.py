@@ -10,6 +10,8 @@ import random
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import regex as re
+
 from evalrunner.errors import ScorerError, UnaskedError
 from evalrunner.plugins import Ask, AskedModel, Question, Scorer
 from evalrunner.records import Completion, Judgement, Message, Request, Score
@@ -18,6 +20,7 @@ from evalrunner.scorers.verdicts import LABELS_OF_PREFERENCE, PREFERENCE, Scale,
 PARAMS: Mapping[str, Any] = {"temperature": 0, "max_tokens": 1024}
 CODE_BITS = 64
 Found = TypeVar("Found")
+OTHER_CELL = re.compile(r".+\[\w+=.*\]", re.DOTALL)
 AGAIN = "That held no verdict that can be read. Answer once more, with nothing but the JSON object."
 
 
@@ -37,8 +40,17 @@ class Calibration(NamedTuple):
     labels: str | None = None
 
 
+class OtherAnswer(NamedTuple):
+    """An answer of another cell to the same sample. `key`: of its request, where that is one of the run that is judged."""
+
+    text: str
+    key: str | None
+
+
 class Judge:
-    """A scorer that asks: see `plugins.AskingScorer`. `given`: people's verdicts on answers, by the key of the request."""
+    """A scorer that asks: see `plugins.AskingScorer`. What stands in files is told to it when a run is there: `given`, people's verdicts on answers, by the
+    key of the request, and `others`, the answers of `other_cell`, by sample and trial.
+    """
 
     def __init__(  # noqa: PLR0913 - what the factory's options come to
         self,
@@ -53,6 +65,9 @@ class Judge:
     ) -> None:
         self.needs = needs
         self._min_valid = min_valid
+        self.other_cell = against if against is not None and OTHER_CELL.fullmatch(against) else None
+        self.others: Mapping[tuple[str, int], OtherAnswer] = {}
+        against = None if self.other_cell else against
         self.columns = tuple(column for column in (against, calibration.label) if column is not None)
         self.calibration = calibration
         self.given: Mapping[str, float] = {}
@@ -132,10 +147,22 @@ class Judge:
         raise ScorerError(f"{judgement.judge}: {judgement.reason}")
 
     def _reference(self, request: Request) -> str | None:
+        if self.other_cell is not None:
+            return self._other(request, self.other_cell)
         if self._against is None:
             return request.target
         value = request.sample.data.get(self._against)
         return value if isinstance(value, str) or value is None else json.dumps(value, ensure_ascii=False)
+
+    def _other(self, request: Request, cell: str) -> str:
+        """The other cell's answer in the same trial, or in its first."""
+        places = ((request.sample.id, request.trial), (request.sample.id, 0))
+        found = next((self.others[place] for place in places if place in self.others), None)
+        if found is None:
+            raise ScorerError(f"there is nothing to compare with: {cell} has no answer to this sample")
+        if found.key == request.key:
+            raise ScorerError("this is the answer that the others are compared with")
+        return found.text
 
 
 def judge(  # noqa: PLR0913 - one keyword per option
