@@ -163,7 +163,7 @@ def concluded(plan: Plan, path: Path, code: int, message: str = "") -> Run:
 
 def concluded_later(plan: Plan, path: Path, code: int = 0, message: str = "") -> Run:
     """The same for stored answers that were scored again: those of a run that was cut short are still half a run, and decide nothing."""
-    if not read_manifest(path)["counts"]["missing"]:
+    if not read_manifest(path)["counts"].get("missing"):
         return concluded(plan, path, code, message)
     make_report(path)
     return Run(path, code, message or ("the run was cut short: its gate is checked when it is complete" if plan.gates else ""))

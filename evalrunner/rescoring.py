@@ -137,8 +137,8 @@ class _Work:
         """What became of the gold answers."""
         named = {name: [sample for prompt_set, sample in self.then if prompt_set == name] for name, _ in self.then}
         return [
-            f"{len(samples):,} samples of {name} have another gold answer now ({_some(samples)}): their rows have the new target and, where the data changed, "
-            "the new sample_hash, by which runs are paired"
+            f"{len(samples):,} samples of {name} were corrected ({_some(samples)}): their rows have the target of now and, where the data changed, the new "
+            "sample_hash, by which runs are paired"
             for name, samples in named.items()
         ]
 
@@ -146,7 +146,9 @@ class _Work:
         """Fill `wanted` and `labels`. Raises `DatasetError` for answers to what was other data."""
         due, changed = _due(self._plan, self._stored.manifest.plan, again=again), []
         failed = {(one["key"], one["scorer"]) for one in judgements if one["outcome"] not in ANSWERED}
-        labels = {(one["key"], one["scorer"]): one["label"] for one in judgements}
+        labels: dict[tuple[str, str], set[float | None]] = {}
+        for one in judgements:
+            labels.setdefault((one["key"], one["scorer"]), set()).add(one["label"])
         names = [*WHERE, "sample_hash", *(f"score_{name}{end}" for name in self.scorers for end in ("", "_why"))]
         for row in (row for file in self._stored.files for row in self._stored.rows(file, names)):
             if row["prompt_set"] not in self._sets or row["outcome"] not in ANSWERED:
@@ -159,24 +161,26 @@ class _Work:
             ]
             if lacks:
                 self.wanted[row["key"]] = lacks
-                changed += [] if self._as_asked(row) else [row["sample_id"]]
+            if not self._as_asked(row, gone=not lacks):
+                changed.append(row["sample_id"])
             self._compare_labels(row, labels)
         if changed:
             raise DatasetError(
-                f"{len(set(changed))} samples of this run are not in the data any more as they were asked: {_some(changed)} (hint: only what the prompts do "
-                "not show may be corrected, by a config that asks what the run asked; else score them with the data of then, or run again)"
+                f"{len(set(changed))} samples of this run are not in the data any more as they were asked: {_some(changed)} (hint: only what neither "
+                "prompts nor tools use may be corrected, by a config that asks what the run asked; else score them with the data of then, or run again)"
             )
 
-    def _as_asked(self, row: Row) -> bool:
+    def _as_asked(self, row: Row, *, gone: bool) -> bool:
+        """Whether the data still have the sample as it was, but for its gold answer. `gone`: whether they need not have it at all."""
         sample = self._samples.get((row["prompt_set"], row["sample_id"]))
-        return sample is not None and (sample.hash == row["sample_hash"] or row["key"] in self.corrected)
+        return gone if sample is None else sample.hash == row["sample_hash"] or row["key"] in self.corrected
 
-    def _compare_labels(self, row: Row, labels: Mapping[tuple[str, str], float | None]) -> None:
+    def _compare_labels(self, row: Row, labels: Mapping[tuple[str, str], set[float | None]]) -> None:
         sample = self._samples.get((row["prompt_set"], row["sample_id"]))
         for name, scorer in self._sets[row["prompt_set"]].scorers.items():
             if isinstance(scorer, Judge) and (row["key"], name) in labels and sample is not None:
                 label = scorer.label_of(row["key"], sample.data)
-                if label is not None and label != labels[row["key"], name]:
+                if label is not None and labels[row["key"], name] != {label}:
                     self.labels.setdefault(name, {})[row["key"]] = label
 
     async def scores(self, file: str) -> Scores:
@@ -207,7 +211,9 @@ class _Work:
         if row["key"] not in self.corrected:
             return False
         place = row["prompt_set"], row["sample_id"]
-        return not isinstance(scorer, AskingScorer) or bool(scorer.columns) or self.then[place].target != self._targets[place]
+        if not isinstance(scorer, AskingScorer) or self.then[place].target != self._targets[place]:
+            return True
+        return bool({*scorer.columns} - ({scorer.calibration.label} if isinstance(scorer, Judge) else set()))
 
     def _correct(self) -> None:
         """Find the samples with another gold answer. A row was asked the same where its key is that of a request of now with the gold answer of then."""

@@ -116,6 +116,19 @@ def test_labels_are_not_carried_to_other_answers(bench):
     assert again.judgements()["label"].isna().all()
 
 
+def test_a_column_of_labels_may_come_later_too(bench):
+    """The data get a column that no prompt shows: the rows are of the new data from then on, and no judge is asked about what it has judged."""
+    bench.run()
+    asked, answers = er.open_run(bench.path).judgements(), er.open_run(bench.path).results()
+    (bench.folder / "sums.jsonl").write_text("".join(json.dumps({"a": a, "human": "pass", "grade": "fail"}) + "\n" for a in range(SAMPLES)), encoding="utf-8")
+    assert main(["rescore", str(bench.path), bench.config(", calibration: {label: grade}")]) == 0
+    after = er.open_run(bench.path)
+    assert list(after.judgements()["id"]) == list(asked["id"])
+    assert set(after.judgements()["label"]) == {0.0}
+    assert set(after.results()["sample_hash"]).isdisjoint(answers["sample_hash"])
+    assert set(after.judgements()["key"]) == set(after.results()["key"])
+
+
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [

@@ -68,7 +68,7 @@ def test_a_wrong_gold_answer_in_the_data_is_corrected(bench, capsys):
     capsys.readouterr()
     assert main(["rescore", str(bench.path)]) == 0
     said = capsys.readouterr().err
-    assert "1 samples of sums have another gold answer now (s0)" in said
+    assert "1 samples of sums were corrected (s0)" in said
     assert "computed numeric for 2 answers" in said
     after, run = bench.results, er.open_run(bench.path)
     assert after.drop("s0").equals(before.drop("s0"))
@@ -79,7 +79,7 @@ def test_a_wrong_gold_answer_in_the_data_is_corrected(bench, capsys):
     assert (after["score_numeric"] == 1).all()
     assert set(run.attempts()["key"]) == set(after["key"])
     assert run.attempts().drop(columns="key").equals(attempts.drop(columns="key"))
-    assert any("another gold answer now" in line for line in run.manifest["messages"])
+    assert any("1 samples of sums were corrected" in line for line in run.manifest["messages"])
 
 
 def test_the_run_is_one_of_the_corrected_data_from_then_on(bench, capsys):
@@ -154,6 +154,15 @@ def test_more_than_a_gold_answer_is_refused(bench, capsys, change, config, said)
     assert main(["rescore", str(bench.path), bench.config(name="new", **({"scorers": "[numeric, exact]"} | config))]) == 2
     assert said in capsys.readouterr().err
     assert (bench.path / "manifest.json").read_bytes() == manifest
+
+
+def test_another_question_is_told_although_every_score_is_there(bench, capsys):
+    """Data that moved on under a run are no reason to say that there is nothing to do."""
+    bench.run()
+    bench.correct(question="What is 3 + 4?")
+    capsys.readouterr()
+    assert main(["rescore", str(bench.path)]) == 2
+    assert "not in the data any more as they were asked: s0" in capsys.readouterr().err
 
 
 def test_another_target_by_a_config_that_asks_other_things_is_refused(bench, capsys):
