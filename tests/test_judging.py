@@ -142,7 +142,8 @@ async def test_a_stop_in_the_middle_of_judging_keeps_the_answers(tmp_path):
 
 def test_a_kill_in_the_middle_of_judging_buys_no_judgement_twice(tmp_path):
     """SIGKILL while judgements come in: each that was written down is used by the resume, by its content, and none is there twice."""
-    config = write(tmp_path, latency="{qwen-max: {ttft_ms: 100}}", judge=f"{JUDGE}, mode: pairwise")
+    two = "models: [qwen-max, qwen-plus], provider: simulator, rubric: Is it right?"  # one is slow: answers are half judged most of the time
+    config = write(tmp_path, latency="{qwen-max: {ttft_ms: 50}, qwen-plus: {ttft_ms: 400}}", judge=two)
     command = [sys.executable, "-m", "evalrunner"]
     child = subprocess.Popen([*command, "run", str(config), "--out", "run"], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
