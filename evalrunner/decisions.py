@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -20,6 +24,7 @@ from evalrunner.analysis.rows import is_score
 from evalrunner.analysis.rules import CellKey, Gate, Rule, matches, metric_problem, rule_of
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.errors import ConfigError, DatasetError
+from evalrunner.records import ANSWERED
 from evalrunner.store.run_dir import read_manifest, read_results
 
 _CELLS = re.compile(r"(?P<run>.+?)\[(?P<where>\w+=.*)\]", re.DOTALL)
@@ -80,7 +85,29 @@ def open_both(baseline: str | os.PathLike[str], candidate: str | os.PathLike[str
 def compare_runs(baseline: str | os.PathLike[str], candidate: str | os.PathLike[str], options: Options | None = None) -> Comparison:
     """Two runs, or cells of them, sample by sample. Raises `StoreError`, `ConfigError` for cells without a partner, `DatasetError` for other data."""
     old, new = open_both(baseline, candidate)
-    return compare(old.side, new.side, options)
+    options = options or Options()
+    _check_names(old, options.renames)
+    found = compare(old.side, new.side, options)
+    compared = sorted({name for pair in found.pairs for name in pair.metrics})
+    problems = [f"no metric called {name!r} was compared{_nearest(name, compared)}" for name in options.margins if name not in compared]
+    problems += [f"the margin of {name} is {margin!r}: should be a number of at least 0" for name, margin in options.margins.items() if not 0 <= margin < inf]
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+def _check_names(baseline: Chosen, renames: Mapping[str, str]) -> None:
+    """Whether there is what gets another name; that the other name is there shows when cells are paired. Raises `ConfigError`."""
+    if not renames:
+        return
+    known = [str(name) for column in ("prompt_set", "prompt", "model") for name in pc.unique(baseline.results[column]).to_pylist()]
+    if problems := [f"{baseline.name}: no prompt set, prompt or model is called {name!r}{_nearest(name, known)}" for name in renames if name not in known]:
+        raise ConfigError(*problems)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f" (hint: did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"
 
 
 def compare_with_flips(
@@ -98,6 +125,7 @@ def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Option
     A `max_drop` is against `old`, whatever baseline its config names, and is the margin of its metric where `options` has none. Raises as `compare_runs`.
     """
     options = options or Options()
+    _check_names(old, options.renames)
     wanted = list(rules) or new.gate
     drops = {rule.metric: rule.max_drop for rule in wanted if rule.max_drop is not None}
     options = replace(options, margins={**drops, **options.margins})
@@ -148,6 +176,21 @@ def check_baseline(gate: Gate, cells: Sequence[CellKey], hashes: Mapping[tuple[s
     if changed or not common:
         what = f"{len(changed)} samples have other data than in {old.name}: {', '.join(changed[:EXAMPLES])}" if changed else f"no sample is in {old.name}, too"
         raise DatasetError(f"{what} (hint: make the baseline again from the data as they are now)")
+
+
+def answers_of(text: str, prompt_set: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """(sample id, trial) -> row of `results`, of the answers of the one cell of a prompt set that is chosen. Raises `StoreError`, and `ConfigError` where it
+    is none, or several.
+    """
+    chosen = Chosen(text)
+    rows, places = open_side(chosen.side)
+    cells = [rows.cells[at] for at in places if rows.cells[at].prompt_set == prompt_set]
+    if len(cells) != 1:
+        raise ConfigError(f"{text}: {len(cells) or 'no'} cells of {prompt_set} are chosen (hint: choose one, as in RUN[prompt=in-use,model=qwen-max])")
+    table = chosen.results
+    for name, value in cells[0]._asdict().items():
+        table = table.filter(pc.equal(table[name], pa.scalar(value, table.schema.field(name).type)))
+    return {(row["sample_id"], row["trial"]): row for row in table.to_pylist() if row["outcome"] in ANSWERED}
 
 
 def _scores(comparison: Comparison, candidate: Summary) -> set[str]:

@@ -37,6 +37,7 @@ from evalrunner.records import ANSWERED, Completion, Model, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
 from evalrunner.store import spending
+from evalrunner.store.files import Files
 from evalrunner.store.git import git_state
 from evalrunner.store.in_flight import Noted
 from evalrunner.store.manifest import REPORT
@@ -118,6 +119,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 if not (run_dir.path / REPORT).exists():
                     make_report(run_dir.path, baseline=_baseline(plan), files=watch.store.files)
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
+            plan.inform_judges(run_dir.run_id)
             if only_judges:
                 tally.planned = len(run_dir.unscored())
                 watch.say(f"{tally.planned:,} stored answers are to be judged; nothing else is asked")
@@ -170,8 +172,22 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
-    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None, files=watch.store.files)
-    return _judged(plan, run_dir.path, code, redactor.message(end.why or ""))
+    said = redactor.message(end.why or "")
+    return concluded_later(plan, run_dir.path, code, said) if only_judges else concluded(plan, run_dir.path, code, said, watch.store.files)
+
+
+def concluded(plan: Plan, path: Path, code: int, message: str = "", files: Files | None = None) -> Run:
+    """The run with its report made and its gates checked."""
+    make_report(path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None, files=files)
+    return _judged(plan, path, code, message)
+
+
+def concluded_later(plan: Plan, path: Path, code: int = 0, message: str = "") -> Run:
+    """The same for stored answers that were scored again: those of a run that was cut short are still half a run, and decide nothing."""
+    if not read_manifest(path)["counts"].get("missing"):
+        return concluded(plan, path, code, message)
+    make_report(path)
+    return Run(path, code, message or ("the run was cut short: its gate is checked when it is complete" if plan.gates else ""))
 
 
 def _baseline(plan: Plan) -> Path | None:

@@ -64,7 +64,7 @@ class Run:
         return frame
 
     def summary(self) -> Summary:
-        """Every table of the report, as values. Raises StoreError."""
+        """Every table of the report, as values; `.to_frame()` is a data frame with a row for each cell. Raises StoreError."""
         manifest = {**self.manifest, "state": self.state}
         return summarise(rows_of(self.path, "results"), rows_of(self.path, "attempts"), manifest, read_judgements(self.path))
 
@@ -85,7 +85,8 @@ def compare(
     """A candidate against a baseline, sample by sample: runs, run directories, or cells of them as in `f"{run.path}[prompt=plain]"`.
 
     `margins`: how much worse a metric may be, in its own unit · `renames`: baseline name -> candidate name of a prompt set, prompt or model ·
-    `leave_out_changed`: leave out samples whose data differ, instead of refusing. Raises RunError for what cannot be compared.
+    `leave_out_changed`: leave out samples whose data differ, instead of refusing. Raises RunError for what cannot be compared, and for a metric or name
+    that is not there.
     """
     return compare_runs(baseline, candidate, Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed))
 

@@ -105,6 +105,20 @@ def test_what_was_not_read_or_not_answered_is_counted():
     assert pairs == ()
 
 
+def test_the_score_that_is_shown_is_held_against_people():
+    """With several judges the score is their mean: its own agreement stands beside theirs, over the answers that had verdicts enough for a score."""
+    given = [
+        (key, judge, "", score, label)
+        for key, one, other, label in (("a", 1, 1, 1), ("b", 0, 1, 0), ("c", 0, 0, 0))
+        for judge, score in (("m", one), ("p", other))
+    ]
+    frame = rows(*given, ("d", "m", "", 1, 1))
+    for enough, n, share in [({}, 3, 2 / 3), ({"judge": 1}, 4, 3 / 4)]:
+        _, (two, mean) = judge_summaries(frame, enough)
+        assert (two.first, two.second) == ("m", "p")
+        assert (mean.first, mean.second, mean.agreement.n, mean.agreement.share) == ("the mean of 2 judges", "people", n, share)
+
+
 def test_no_judgements_no_judges():
     """A run without a judge has none in its summary."""
     assert judge_summaries(rows()) == ((), ())

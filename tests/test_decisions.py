@@ -298,6 +298,47 @@ def test_the_same_from_python(runs):
         er.compare(runs["base"], f"{runs['worse']}[prompt=nope]")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"margins": {"score_numerc": 0.02}}, r"no metric called 'score_numerc' was compared \(hint: did you mean 'score_numeric'\?\)"),
+        ({"margins": {"score_numeric": -0.1}}, "the margin of score_numeric is -0.1: should be a number of at least 0"),
+        ({"renames": {"q": "p"}}, "base: no prompt set, prompt or model is called 'q'"),
+    ],
+)
+def test_a_misspelt_margin_or_name_is_refused_in_python(runs, options, said):
+    """A margin that counts for nothing would be a verdict against 0: what is not there is told, with what was meant."""
+    with pytest.raises(er.RunError, match=said):
+        er.compare(runs["base"], runs["worse"], **options)
+
+
+def test_a_misspelt_name_is_refused_on_the_command_line_too(runs, capsys):
+    """`--map` with a name that no run has: exit 2."""
+    assert main(["compare", runs["base"], runs["worse"], "--map", "q=p"]) == 2
+    assert "no prompt set, prompt or model is called 'q'" in capsys.readouterr().err
+
+
+def test_tables_for_pandas(runs):
+    """A summary is a row for each cell, a comparison a row for each metric of each pair, with the figures of the nested values and a gate's names."""
+    summary, comparison = er.open_run(runs["worse"]).summary(), er.compare(runs["base"], runs["worse"])
+    [cell], frame = summary.cells, summary.to_frame()
+    row = frame.iloc[0]
+    assert len(frame) == 1
+    assert (row["model"], row["planned"], row["score_numeric"], row["score_numeric_low"]) == (
+        cell.model,
+        500,
+        cell.scores["numeric"].value,
+        cell.scores["numeric"].low,
+    )
+    assert row["latency_ms.p95"] == cell.latency["latency_ms"].quantiles[2].value
+    assert row["completion_tokens"] == cell.tokens["output"].mean
+    [pair] = comparison.pairs
+    lost = comparison.to_frame().set_index("metric").loc["score_numeric"]
+    assert lost["difference"] == pair.metrics["score_numeric"].difference
+    assert (lost["lost"], lost["candidate_prompt"]) == (len(pair.flips["score_numeric"].lost), pair.candidate.prompt)
+    assert set(comparison.to_frame()["metric"]) == set(pair.metrics)
+
+
 def test_at_most_twenty_public_names():
     """What a newcomer finds with tab stays small enough to read, and each name is there."""
     assert len(dir(er)) <= 20

@@ -81,7 +81,8 @@ async def test_pairs_several_judges_and_labels_reach_the_summary(tmp_path):
     done = await carried_out(tmp_path, judge="models: [qwen-max, qwen-plus], provider: simulator, rubric: x, calibration: {label: human}", accuracy="0.8")
     summary = done.summary()
     assert [(one.judge, one.calibration.n) for one in summary.judges] == [("qwen-max", SAMPLES), ("qwen-plus", SAMPLES)]
-    [pair] = summary.judge_pairs
+    [pair, mean] = summary.judge_pairs
+    assert (mean.first, mean.second, mean.agreement.n) == ("the mean of 2 judges", "people", SAMPLES)
     assert (pair.scorer, pair.first, pair.second, pair.agreement.n) == ("judge", "qwen-max", "qwen-plus", SAMPLES)
     assert any("kappa" in line for line in judge_lines(summary))
     (tmp_path / "pair").mkdir()
@@ -96,7 +97,8 @@ async def test_pairs_several_judges_and_labels_reach_the_summary(tmp_path):
 
 async def test_a_budget_stops_judges_too_and_resume_buys_no_answer_twice(tmp_path):
     """Judge calls count against the budget. What was answered stays answered, says that its score is to come, and gets it from `resume`."""
-    stopped = await carried_out(tmp_path, requests=SAMPLES, latency="{qwen-max: {ttft_ms: 60}}")
+    paid = SAMPLES - 1  # an odd number: one answer at least is without its judgement
+    stopped = await carried_out(tmp_path, requests=paid, latency="{qwen-max: {ttft_ms: 60}}")
     assert stopped.exit_code == 3
     before = stopped.results().set_index("key")
     waiting = before[before["score_judge"].isna()]
@@ -104,7 +106,7 @@ async def test_a_budget_stops_judges_too_and_resume_buys_no_answer_twice(tmp_pat
     assert waiting["score_judge_why"].str.startswith(STILL_TO_COME).all()
     assert stopped.manifest["counts"]["unscored"] == len(waiting)
     sent = len(stopped.attempts()) + int(stopped.judgements()["attempts"].sum())
-    assert sent == SAMPLES
+    assert sent == paid
     done = await resume(stopped.path, QUIET, ["budget.requests=1000"])
     assert done.exit_code == 0
     after = done.results().set_index("key")
@@ -140,7 +142,8 @@ async def test_a_stop_in_the_middle_of_judging_keeps_the_answers(tmp_path):
 
 def test_a_kill_in_the_middle_of_judging_buys_no_judgement_twice(tmp_path):
     """SIGKILL while judgements come in: each that was written down is used by the resume, by its content, and none is there twice."""
-    config = write(tmp_path, latency="{qwen-max: {ttft_ms: 100}}", judge=f"{JUDGE}, mode: pairwise")
+    two = "models: [qwen-max, qwen-plus], provider: simulator, rubric: Is it right?"  # one is slow: answers are half judged most of the time
+    config = write(tmp_path, latency="{qwen-max: {ttft_ms: 50}, qwen-plus: {ttft_ms: 400}}", judge=two)
     command = [sys.executable, "-m", "evalrunner"]
     child = subprocess.Popen([*command, "run", str(config), "--out", "run"], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,12 +62,13 @@ def test_a_new_scorer_joins_those_there_are(bench, capsys):
     before, attempts = er.open_run(run).results(), er.open_run(run).attempts()
     capsys.readouterr()
     assert main(["rescore", run, bench.config("[numeric, exact, {includes: {name: inside}}]", "more")]) == 0
-    assert "computed exact for 120 rows" in capsys.readouterr().err
+    said = capsys.readouterr().err
     after = er.open_run(run).results()
     assert after[list(before.columns)].equals(before)
     assert er.open_run(run).attempts().equals(attempts)
     answered = after["outcome"].isin(["ok", "truncated"])
     assert 0 < (~answered).sum() < 60
+    assert f"computed exact for {answered.sum()} answers" in said
     assert (after.loc[answered, "score_exact"] == after.loc[answered, "score_numeric"]).all()
     assert after.loc[~answered, ["score_exact", "score_exact_why", "score_inside"]].isna().all(axis=None)
     assert er.open_run(run).summary().scorers == ("numeric", "exact", "inside")
@@ -115,7 +118,7 @@ def test_a_scorer_of_one_s_own_is_computed_every_time(bench, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        (lambda bench: bench.data.write_text(bench.data.read_text().replace('"answer": 8}', '"answer": 9}')), 2, "1 samples of this run are not in the data"),
+        (lambda bench: bench.data.write_text(bench.data.read_text().replace("What is 1 + 7", "How much is 1 + 7")), 2, "1 samples of this run are not in"),
         (lambda bench: bench.data.write_text("".join(bench.data.read_text().splitlines(keepends=True)[:50])), 2, "10 samples of this run"),
     ],
     ids=["changed", "gone"],
@@ -128,6 +131,136 @@ def test_data_that_changed_are_refused_and_nothing_is_written(bench, capsys, cha
     assert main(["rescore", run, bench.config("[exact]", "new")]) == code
     assert said in capsys.readouterr().err
     assert (bench.folder / "run" / "manifest.json").read_bytes() == manifest
+
+
+def test_answers_that_came_later_are_scored_and_no_other(bench, capsys):
+    """A run stopped at its budget, scored by `exact`, and gone on with: the next `rescore` computes `exact` for the answers that lack it, once."""
+    assert main(["run", bench.config("[numeric]"), "--out", str(bench.folder / "run"), "--yes", "--max-requests", "50"]) == 3
+    run, more = str(bench.folder / "run"), bench.config("[numeric, exact]", "more")
+    for command, said in [
+        (["rescore", run, more], "computed exact for 50 answers\n"),
+        (["resume", run, "--max-requests", "1000"], ""),
+        (["rescore", run, more], "computed exact for 70 answers\n"),
+        (["rescore", run, more], "nothing to do"),
+    ]:
+        capsys.readouterr()
+        assert main(command) == 0
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert "computed numeric" not in printed
+    results = er.open_run(run).results()
+    assert (results["score_exact"] == results["score_numeric"]).all()
+
+
+class Embeddings(ThreadingHTTPServer):
+    """An endpoint for embeddings that refuses what it is asked after the first `served` questions, until `served` grows; `asked` counts."""
+
+    daemon_threads = True
+
+    def __init__(self, served):
+        self.served, self.asked = served, 0
+        super().__init__(("127.0.0.1", 0), EmbeddingsReply)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def scorer(self):
+        return f"{{embedding: {{model: e, base_url: 'http://127.0.0.1:{self.server_port}/v1'}}}}"
+
+
+class EmbeddingsReply(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.asked += 1
+        well = self.server.asked <= self.server.served
+        vectors = {"data": [{"index": index, "embedding": [1.0, 0.0]} for index in (0, 1)]} if well else {"error": "too many"}
+        body = json.dumps(vectors).encode()
+        self.send_response(200 if well else 429)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_words):
+        """Tests are quiet."""
+
+
+def test_what_an_endpoint_refused_is_asked_again_and_nothing_else(bench, capsys):
+    """Scores that are null because an embedding endpoint answered 429 are computed by the next `rescore`: one question for each, none for the others."""
+    with Embeddings(served=100) as endpoint:
+        run = bench.run(f"[numeric, {endpoint.scorer}]", faults="[]")
+        assert er.open_run(run).results()["score_embedding"].isna().sum() == 20
+        endpoint.served, endpoint.asked = 15, 0
+        for asked, left in [(20, 5), (5, 0), (0, 0)]:
+            capsys.readouterr()
+            endpoint.asked = 0
+            assert main(["rescore", run]) == 0
+            assert endpoint.asked == asked
+            assert er.open_run(run).results()["score_embedding"].isna().sum() == left
+        assert "nothing to do" in capsys.readouterr().err
+        endpoint.shutdown()
+
+
+def test_a_null_that_a_scorer_came_to_by_itself_is_its_result(bench, capsys):
+    """`latency` has no time to first token where nothing was streamed, and will have none: that is nothing to do, unless `--all` says so."""
+    stream = bench.config("[{latency: {max_ms: 1000, metric: ttft_ms}}]")
+    assert main(["run", stream, "--set", "stream=false", "--out", str(bench.folder / "run"), "--yes"]) == 0
+    run = str(bench.folder / "run")
+    assert er.open_run(run).results()["score_latency_why"].str.startswith("ttft_ms is undefined").all()
+    for options, said in [([], "nothing to do"), (["--all"], "computed latency for 120 answers")]:
+        capsys.readouterr()
+        assert main(["rescore", run, *options]) == 0
+        assert said in capsys.readouterr().err
+
+
+def test_cost_is_scored_by_the_price_of_the_run_or_of_the_new_config(bench):
+    """The rows know no price; the config's model does: a `cost` scorer that comes later is as good as one that was there, at the prices that are written."""
+    run = bench.run(faults="[]")
+    priced = "[{id: qwen-plus, provider: simulator, price: {input: PRICE, output: PRICE, currency: CNY}}]"
+    scores = []
+    for price in ("1", "1000000"):
+        config = bench.config("[numeric, {cost: {max: 0.01}}]", "cost")
+        text = (bench.folder / "cost.yaml").read_text(encoding="utf-8")
+        (bench.folder / "cost.yaml").write_text(text.replace("[{id: qwen-plus, provider: simulator}]", priced.replace("PRICE", price)), encoding="utf-8")
+        assert main(["rescore", run, config, "--all"]) == 0
+        scores.append(set(er.open_run(run).results()["score_cost"]))
+    assert scores == [{1.0}, {0.0}]
+
+
+def test_the_gate_of_the_config_is_checked(bench, capsys):
+    """A gate that the new score breaks is exit 1 with its line, also when every score is there already; one that holds is exit 0."""
+    run = bench.run(faults="[]")
+    path = bench.config("[numeric, exact]", "gated")
+    written = (bench.folder / "gated.yaml").read_text(encoding="utf-8")
+    for limit, code, verdict in [(0.99, 1, "FAILED"), (0.5, 0, "passed"), (0.99, 1, "FAILED")]:
+        (bench.folder / "gated.yaml").write_text(f"{written}gate: [{{metric: score_exact, min: {limit}}}]\n", encoding="utf-8")
+        capsys.readouterr()
+        assert main(["rescore", run, path]) == code
+        assert f"verdict  {verdict}" in capsys.readouterr().out
+
+
+def test_the_report_keeps_what_changed_since_the_baseline(bench):
+    """A run that is gated against a baseline has that comparison in its report after `rescore`, as after `run`; a drop is exit 1."""
+    bench.run(faults="[]")
+    (bench.folder / "run").rename(bench.folder / "blessed")
+    config = bench.config("[numeric]")
+    text = (bench.folder / "config.yaml").read_text(encoding="utf-8").replace("accuracy: 0.8", "accuracy: 0.3")
+    (bench.folder / "config.yaml").write_text(f"{text}gate: [{{metric: score_numeric, max_drop: 0.05, baseline: blessed}}]\n", encoding="utf-8")
+    run, report = str(bench.folder / "run"), bench.folder / "run" / "report.html"
+    assert main(["run", config, "--out", run, "--yes"]) == 1
+    before = report.read_text(encoding="utf-8")
+    assert main(["rescore", run, "--all"]) == 1
+    assert report.read_text(encoding="utf-8") == before
+
+
+def test_half_a_run_decides_nothing(bench, capsys):
+    """The answers of a run that stopped at its budget are scored, and its gate waits for the rest."""
+    config = bench.config("[numeric]")
+    (bench.folder / "config.yaml").write_text((bench.folder / "config.yaml").read_text() + "gate: [{metric: score_numeric, min: 0.99}]\n", encoding="utf-8")
+    assert main(["run", config, "--out", str(bench.folder / "run"), "--yes", "--max-requests", "50"]) == 3
+    capsys.readouterr()
+    assert main(["rescore", str(bench.folder / "run"), "--all"]) == 0
+    said = capsys.readouterr()
+    assert "its gate is checked when it is complete" in said.err
+    assert "verdict" not in said.out
 
 
 def test_a_live_run_and_a_foreign_config_are_refused(bench, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_records import make_completion, make_request
 
-from evalrunner.errors import PluginError, ScorerError
+from evalrunner.errors import PluginError, ScorerError, UnaskedError
 from evalrunner.plugins import AskingScorer, bind, find
 from evalrunner.records import Judgement, Sample
 from evalrunner.scorers.judge import judge
@@ -37,6 +38,21 @@ class Scripted:
         except ScorerError as error:
             return Judgement(**facts, order=question.order, outcome="ok", reason=str(error), output=output, label=question.label)
         return Judgement(**facts, order=question.order, outcome="ok", verdict=verdict.verdict, score=verdict.score, reason=verdict.reason, output=output)
+
+
+class ByModel(Scripted):
+    """Each model has its own reply, or cannot be asked."""
+
+    def __init__(self, replies):
+        super().__init__(None)
+        self.replies = replies
+
+    async def __call__(self, request, question):
+        said = self.replies[question.asked.model]
+        if isinstance(said, Exception):
+            raise said
+        self.reply = lambda _messages: said
+        return await super().__call__(request, question)
 
 
 def says(verdict, reason="because"):
@@ -220,6 +236,42 @@ async def test_several_judges_are_their_mean():
     assert [question.asked.model for question in asker.asked] == ["max", "plus"]
 
 
+async def test_judges_are_asked_at_the_same_time():
+    """Nobody waits for another's answer: each of three judges, in both orders of a pair, is asked before the first has answered."""
+    everybody = asyncio.Barrier(6)
+
+    class Slow(Scripted):
+        async def __call__(self, request, question):
+            await everybody.wait()
+            return await super().__call__(request, question)
+
+    scorer = judge(rubric=RUBRIC, models=["max", "plus", "turbo"], mode="pairwise").bound(Slow(lambda _messages: says("tie")), random.Random(0))
+    async with asyncio.timeout(10):
+        assert (await scorer(make_request(target="other"), make_completion())).value == 0.5
+
+
+@pytest.mark.parametrize(("options", "value"), [({}, None), ({"min_valid": 3}, None), ({"min_valid": 2}, 1.0)])
+async def test_enough_verdicts_are_a_score(options, value):
+    """One judge of three says nothing that can be read: no score, unless two verdicts are said to be enough; then the reason names who is missing."""
+    asker = ByModel({"max": says("pass"), "plus": "Hm.", "turbo": says("pass")})
+    scorer = judge(rubric=RUBRIC, models=["max", "plus", "turbo"], **options).bound(asker, random.Random(0))
+    if value is None:
+        with pytest.raises(ScorerError, match=r"the judge gave no verdict that can be read: 'Hm\.'"):
+            await scorer(make_request(), make_completion())
+    else:
+        score = await scorer(make_request(), make_completion())
+        assert score.value == value
+        assert "no verdict that can be read" in score.why
+
+
+async def test_a_judge_that_could_not_be_asked_is_waited_for():
+    """It may answer when the run goes on: the score is still to come although enough others have spoken."""
+    asker = ByModel({"max": says("pass"), "plus": UnaskedError("plus: server_error"), "turbo": says("pass")})
+    scorer = judge(rubric=RUBRIC, models=["max", "plus", "turbo"], min_valid=1).bound(asker, random.Random(0))
+    with pytest.raises(UnaskedError, match="plus: server_error"):
+        await scorer(make_request(), make_completion())
+
+
 async def test_a_label_goes_with_the_question():
     """Where a row has a person's label, it is kept beside the verdict, on the same scale."""
     for written, label in ((True, 1.0), ("fail", 0.0), (None, None)):
@@ -232,6 +284,7 @@ def test_labels_that_are_none_of_the_verdicts_are_mistakes():
     """A label nobody could compare with is told before anything is sent."""
     assert label_of(4, scale_of("1-5")) == 0.75
     assert label_of(0.5, PREFERENCE) == 0.5
+    assert label_of("TRUE", PASS_FAIL) == 1
     with pytest.raises(ValueError, match="the label 'maybe' is none of pass, fail"):
         judge(rubric=RUBRIC, model="max", calibration={"label": "human"}).check({"human": "maybe"})
     with pytest.raises(ValueError, match="'old', which the answer is to be judged against"):
@@ -251,6 +304,8 @@ def test_labels_that_are_none_of_the_verdicts_are_mistakes():
         ({"model": "a", "mode": "pairwise", "scale": "1-5"}, "scale: is for mode rubric"),
         ({"model": "a", "against": "x"}, "against: is for mode pairwise"),
         ({"model": "a", "calibration": {"labl": "x"}}, "calibration: takes label"),
+        ({"model": "a", "calibration": {"label": "x", "labels": "y"}}, "calibration: takes label"),
+        ({"models": ["a", "b"], "min_valid": 3}, "min_valid: should be from 1 to 2"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, hint):

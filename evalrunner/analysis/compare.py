@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from msgspec import Struct, convert, field
 from msgspec.structs import replace
 
 from evalrunner.analysis.cells import Scored, by_unit
+from evalrunner.analysis.frames import pairs_frame
 from evalrunner.analysis.paired import Difference, Verdict, mcnemar_p, mean_difference, score_difference, verdict
 from evalrunner.analysis.pairing import Matched, Side, match_samples, open_side, pair_cells, refuse_changed
 from evalrunner.analysis.power import samples_needed
 from evalrunner.analysis.rows import CellKey, Mask, Rows, is_score
 from evalrunner.analysis.stats import holm, sign_flip_p
 from evalrunner.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEASURED = ("latency_ms", "ttft_ms", "tpot_ms", "user_latency_ms", "prompt_tokens", "completion_tokens", "cost")
 TIMED = frozenset({"latency_ms", "ttft_ms", "tpot_ms", "user_latency_ms"})
@@ -101,6 +105,10 @@ class Comparison(Struct, frozen=True, kw_only=True):
     baseline: str
     candidate: str
     pairs: tuple[PairedCells, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas data frame with a row for each metric of each pair."""
+        return pairs_frame(self.pairs)
 
 
 def compare(baseline: Side, candidate: Side, options: Options | None = None) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -19,10 +20,14 @@ COLUMNS = (
 )  # fmt: skip
 """The columns of `judgements` that are read here."""
 FIRST, SECOND = "ab", "ba"
+NOTHING: Mapping[str, int | None] = {}
 
 
-def judge_summaries(judgements: pa.Table | pd.DataFrame) -> tuple[tuple[JudgeSummary, ...], tuple[JudgePair, ...]]:
-    """One summary for each scorer and judge, and each two judges of a scorer; in order of their names."""
+def judge_summaries(judgements: pa.Table | pd.DataFrame, enough: Mapping[str, int | None] = NOTHING) -> tuple[tuple[JudgeSummary, ...], tuple[JudgePair, ...]]:
+    """One summary for each scorer and judge, and each two judges of a scorer, in order of their names; then the mean of all of them beside people.
+
+    `enough`: how many verdicts a scorer needs for a score, where not all.
+    """
     frame = judgements.to_pandas() if isinstance(judgements, pa.Table) else judgements
     if not len(frame):
         return (), ()
@@ -35,6 +40,8 @@ def judge_summaries(judgements: pa.Table | pd.DataFrame) -> tuple[tuple[JudgeSum
             both = final[first].join(final[second]["score"].rename("other"), how="inner")
             if (found := agreement(_numbers(both["score"]), _numbers(both["other"]), both["sample_id"])) is not None:
                 pairs.append(JudgePair(scorer=str(scorer), first=first, second=second, agreement=found))
+        if len(final) > 1 and (shown := _calibration(_mean(final, enough.get(str(scorer)) or len(final)))) is not None:
+            pairs.append(JudgePair(scorer=str(scorer), first=f"the mean of {len(final)} judges", second="people", agreement=shown))
     return tuple(summaries), tuple(pairs)
 
 
@@ -49,6 +56,13 @@ def _final(rows: pd.DataFrame) -> pd.DataFrame:
     same = wide[FIRST] == wide[SECOND]
     facts = paired.drop_duplicates("key").set_index("key")[["sample_id", "label"]]
     return pd.concat([single, facts.join(wide[FIRST].where(same, 0.5).rename("score"), how="inner")[["sample_id", "score", "label"]]])
+
+
+def _mean(final: Mapping[str, pd.DataFrame], enough: int) -> pd.DataFrame:
+    """The score that is shown, of the answers that have one: one row for each, by key."""
+    by_key = pd.concat(final.values()).groupby(level="key")
+    mean = by_key.agg({"sample_id": "first", "score": "mean", "label": "first"})
+    return mean[by_key.size() >= enough]
 
 
 def _orders(paired: pd.DataFrame) -> pd.DataFrame:

@@ -93,7 +93,8 @@ def summarise(
     models = model_summaries(rows, tries, [cell.planned for cell in cells])
     totals = _totals(rows, tries, sum(cell.planned for cell in cells), manifest)
     tags = tag_factors(rows)
-    judges, judge_pairs = judge_summaries(judgements) if judgements is not None else ((), ())
+    enough = {one["name"]: one.get("options", {}).get("min_valid") for one in plan.get("scorers") or ()}
+    judges, judge_pairs = judge_summaries(judgements, enough) if judgements is not None else ((), ())
     return Summary(
         run=run_facts(manifest),
         totals=totals,

@@ -1,13 +1,18 @@
-"""What a summary holds: the frozen tables that the report, `show` and `--json` read. No behaviour; `analysis.summary` fills them.
+"""What a summary holds: the frozen tables that the report, `show` and `--json` read. `analysis.summary` fills them, `frames` makes data frames of them.
 
 None means unknown or undefined, never zero. Times end in `_ms` or `_s`, shares are 0..1. Dicts keep a stated order, so that equal records give equal bytes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
+
+from evalrunner.analysis.frames import cells_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Quantile(Struct, frozen=True, kw_only=True):
@@ -238,7 +243,7 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 
 class JudgePair(Struct, frozen=True, kw_only=True):
-    """Two judges of one scorer, and how far they agree."""
+    """Two judges of one scorer, or the mean of all of them and people, and how far they agree."""
 
     scorer: str
     first: str
@@ -355,3 +360,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     pairs: tuple[Pair, ...] = ()
     factors: tuple[Effect, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas data frame with a row for each cell."""
+        return cells_frame(self.cells)

@@ -4,12 +4,11 @@ import argparse
 from pathlib import Path
 
 from evalrunner.cli.saying import say
-from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out
-from evalrunner.cli.tables import print_summary
+from evalrunner.cli.session import add_session_arguments, budget_overrides, carry_out, last_lines
 from evalrunner.pipeline import Watch, judge
 from evalrunner.plan.config import load_config
 from evalrunner.rescoring import rescore
-from evalrunner.results import Run, open_run
+from evalrunner.results import Run
 from evalrunner.store.run_dir import read_manifest
 
 
@@ -30,15 +29,15 @@ def main(args: argparse.Namespace) -> int:
     for message in found.messages:
         say(message)
     for name, rows in found.counts.items():
-        say(f"computed {name} for {rows:,} rows")
-    if found.to_judge:
+        say(f"computed {name} for {rows:,} answers")
+    if found.labels:
+        say(f"{found.labels:,} judged answers have another label of a person")
+    if found.run is not None:
+        if not (found.counts or found.labels):
+            say("nothing to do: every score is there (--all computes them again)")
+        return last_lines(found.run, args)
 
-        async def session(watch: Watch) -> Run:
-            return await judge(args.run, watch, budget_overrides(args))
+    async def session(watch: Watch) -> Run:
+        return await judge(args.run, watch, budget_overrides(args))
 
-        return carry_out(session, args)
-    if not found.counts:
-        say("nothing to do: every score is there (--all computes them again)")
-    print_summary(open_run(args.run).summary())
-    print(f"\nresults  {args.run / 'results'}\nreport   {args.run / 'report.html'}")
-    return 0
+    return carry_out(session, args)

@@ -51,7 +51,7 @@ def budget_overrides(args: argparse.Namespace) -> list[str]:
 
 def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespace) -> int:
     """Run a session to its end and say where its results are. A signal drains once, for at most `--grace`, and leaves at once the second time."""
-    stop, inconclusive_fails = Stop(), args.inconclusive == "fail"
+    stop = Stop()
     store = Settings(risk_rows=1) if args.durable else Settings()
 
     async def main() -> Run | None:
@@ -70,8 +70,14 @@ def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespa
     if run is None:
         say("stopped before anything was sent")
         return STOPPED_BY[stop.reason or ""]
+    return last_lines(run, args)
+
+
+def last_lines(run: Run, args: argparse.Namespace) -> int:
+    """Say what came of a run; returns the exit code."""
+    inconclusive_fails = args.inconclusive == "fail"
     try:
-        _last_lines(run, inconclusive_fails=inconclusive_fails)
+        _print_outcome(run, inconclusive_fails=inconclusive_fails)
         sys.stdout.flush()
     except OSError:  # nobody reads any more; the exit code still tells
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,7 +129,7 @@ class _Signals:
         self._stop.abort()
 
 
-def _last_lines(run: Run, *, inconclusive_fails: bool) -> None:
+def _print_outcome(run: Run, *, inconclusive_fails: bool) -> None:
     if run.message:
         say(run.message)
     print_summary(run.summary())

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import product
 from os.path import normpath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -24,8 +24,10 @@ from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, 
 from evalrunner.plan.config_values import REFERENCE
 from evalrunner.plan.datasets import Dataset, FileRows, InlineRows, Rows, Selection
 from evalrunner.plan.gates import cell_keys, gates_of
+from evalrunner.plan.labels import read_labels, shared_labels
 from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
+from evalrunner.plan.opponents import read_opponents
 from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.providers import Provider, account, provider, unset
@@ -41,6 +43,20 @@ FIRST_SEED = 1000
 
 MAX_TURNS = 8
 """Answers of the model in one tool conversation, where the config says nothing."""
+
+
+Place = tuple[str, str]
+"""(prompt set, sample id)"""
+
+
+class Gold(NamedTuple):
+    """What a sample was, beside what was asked of it."""
+
+    sample_hash: str
+    target: str | None
+
+
+NOTHING: Mapping[Place, Gold] = {}
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -150,7 +166,8 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What may be meant and may be a mistake."""
-        return [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
+        unknown = [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
+        return [*unknown, *(f"warning: {line}" for line in shared_labels(self.prompt_sets, self.cells * self.trials))]
 
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: keys and headers that came out of the environment."""
@@ -158,8 +175,11 @@ class Plan:
         names |= {name for block in self.config.settings.prompt_sets for scorer in block.scorers for name in REFERENCE.findall(str(scorer.options))}
         return sorted({value for name in names if (value := self.config.environ.get(name))})
 
-    def requests(self, model: Model) -> Iterator[Request]:
-        """The model's requests: prompt set, sample, prompt, params × stream, trial. Raises `DatasetError` for a row that has no prompt."""
+    def requests(self, model: Model, then: Mapping[Place, Gold] = NOTHING) -> Iterator[Request]:
+        """The model's requests: prompt set, sample, prompt, params × stream, trial. Raises `DatasetError` for a row that has no prompt.
+
+        `then`: keys are those that a request had while its sample had this hash and this target.
+        """
         seeds = [FIRST_SEED + trial if self.trials > 1 else None for trial in range(self.trials)]
         for prompt_set in self.prompt_sets:
             points = {prompt.name: self._points(model, prompt_set.name, prompt.name) for prompt in prompt_set.prompts}
@@ -169,7 +189,8 @@ class Plan:
                 also = [tools, choice, prompt_set.written.tool_results, prompt_set.written.max_turns] if tools else []
                 for prompt in prompt_set.prompts:
                     messages, media, target = render(prompt_set, prompt, sample)
-                    content = _digest([sample.id, sample.hash, messages, target, *also])
+                    gold = then.get((prompt_set.name, sample.id), Gold(sample.hash, target))
+                    content = _digest([sample.id, gold.sample_hash, messages, gold.target, *also])
                     for point in points[prompt.name]:
                         for trial, seed in enumerate(seeds):
                             sent = None if point.seeded else seed
@@ -190,6 +211,12 @@ class Plan:
     def validate(self) -> None:
         """Render every sample with every prompt, once. Raises `DatasetError` with the first twenty mistakes; the same one in many rows is one line."""
         validate(self.prompt_sets)
+        self.inform_judges()
+
+    def inform_judges(self, run_id: str | None = None) -> None:
+        """Tell the judges what people said of the answers of a run, and what others are compared with. Raises RunError; without a run that is all."""
+        read_labels(self.prompt_sets, self.config.folder, run_id)
+        read_opponents(self.prompt_sets, self.config.folder, run_id)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest keeps of the plan. JSON-able; secrets are references."""

@@ -53,8 +53,13 @@ def render(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample)
         messages, media = _messages(prompt_set, prompt, sample)
     except ValueError as error:
         raise DatasetError(f"{sample.origin}: {_of_prompt(prompt_set, prompt)}: {error}") from None
+    return Rendered(messages, media, target_of(prompt_set, sample))
+
+
+def target_of(prompt_set: PromptSet, sample: Sample) -> str | None:
+    """The target of one sample. Raises `DatasetError` naming the row."""
     try:
-        return Rendered(messages, media, _target(prompt_set, sample))
+        return _target(prompt_set, sample)
     except ValueError as error:
         raise DatasetError(f"{sample.origin}: {_of_target(prompt_set)}: {error}") from None
 

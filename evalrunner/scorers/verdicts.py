@@ -19,6 +19,8 @@ PASS_FAIL: Scale = {"pass": 1.0, "fail": 0.0}
 PREFERENCE: Scale = {"A": 1.0, "tie": 0.5, "B": 0.0}
 LABELS_OF_PREFERENCE: Scale = {"answer": 1.0, "tie": 0.5, "reference": 0.0}
 MOST_STEPS = 101
+_AS_TEXT = {"true": True, "false": False}
+"""As a spreadsheet writes them."""
 _DECODER = json.JSONDecoder()
 _RANGE = re.compile(r"(\d{1,3})\s*-\s*(\d{1,3})")
 
@@ -61,6 +63,8 @@ def label_of(value: Any, scale: Scale) -> float | None:
     for word, score in scale.items():
         if word.casefold() == _word(value):
             return score
+    if _word(value) in _AS_TEXT:
+        return label_of(_AS_TEXT[_word(value)], scale)
     numeric = [score for score in scale.values() if str(value) in {str(score), f"{score:g}"}]
     if numeric and not any(word.isdigit() for word in scale):
         return numeric[0]

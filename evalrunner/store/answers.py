@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from evalrunner.errors import StoreError
-from evalrunner.records import Cell, Completion, Model, Request, Sample, Score, Timing, Usage
+from evalrunner.records import Cell, Completion, Model, Price, Request, Sample, Score, Timing, Usage
 from evalrunner.store import lock, parts
 from evalrunner.store.files import disk_errors
 from evalrunner.store.journal import segments
@@ -30,12 +30,12 @@ Row = Mapping[str, Any]
 Rescored = Mapping[str, Mapping[str, Score]]
 
 
-def request_of(row: Row, sample: Sample) -> Request:
-    """What was asked, from a row of `results`; the row knows of its sample only id, hash and tags."""
-    model = Model(name=row["model"], id=row["model_id"], provider=row["provider"])
+def request_of(row: Row, sample: Sample, target: str | None, price: Price | None) -> Request:
+    """What was asked, from a row of `results`; the row knows of its sample only id, hash and tags, and of its model no price."""
+    model = Model(name=row["model"], id=row["model_id"], provider=row["provider"], price=price)
     cell = Cell(prompt_set=row["prompt_set"], prompt=row["prompt"], model=model, params=msgspec.json.decode(row["params"]), stream=row["stream"])
     messages = msgspec.json.decode(row["messages"]) if row["messages"] else []
-    return Request(key=row["key"], cell=cell, sample=sample, trial=row["trial"], messages=messages, target=row["target"])
+    return Request(key=row["key"], cell=cell, sample=sample, trial=row["trial"], messages=messages, target=target)
 
 
 def completion_of(row: Row) -> Completion:
@@ -69,6 +69,30 @@ class NewConfig(NamedTuple):
     path: Path
 
 
+class Corrected(NamedTuple):
+    """What a row is from now on: the same answer, beside another gold answer."""
+
+    key: str
+    sample_hash: str
+    target: str | None
+    tags: Mapping[str, str]
+
+
+class Change(NamedTuple):
+    """What is written in one commit. `plan`: for the manifest · `scorers`: those that have a column from then on · `scores`: by file, key and scorer ·
+    `corrected`: by the key of before · `labels`: of people, by scorer and key, for the judgements · `config`: is in force from then on · `said`: for the
+    manifest's messages.
+    """
+
+    plan: Mapping[str, Any]
+    scorers: Sequence[str]
+    scores: Mapping[str, Rescored]
+    corrected: Mapping[str, Corrected] = {}
+    labels: Mapping[str, Mapping[str, float]] = {}
+    config: NewConfig | None = None
+    said: Sequence[str] = ()
+
+
 class StoredAnswers:
     """The results of a run that nobody writes to while this is open; see `stored_answers`."""
 
@@ -82,26 +106,28 @@ class StoredAnswers:
         self.messages = ledger.check()
         self.manifest = ledger.manifest
 
-    def parts(self) -> Iterator[list[dict[str, Any]]]:
-        """The rows, part by part."""
-        for part in self._results():
-            yield parts.read(self._run / part).to_pylist()
+    @property
+    def files(self) -> list[str]:
+        """Where the rows are, part by part."""
+        return self._files_of("results")
 
-    def rescore(self, scores: Sequence[Rescored], plan: Mapping[str, Any], config: NewConfig | None = None) -> None:
-        """Put `scores` (by key and scorer, one mapping for each of `parts`) into their columns, new ones where there are none, and `plan` into the manifest.
+    def rows(self, file: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The rows of one part, or those of `columns` that it has."""
+        return parts.read(self._run / file, columns).to_pylist()  # type: ignore[no-any-return]
 
-        `config` is in force from then on: the same commit names its copy, and how many scores are still to come.
-        """
-        names = dict.fromkeys([*self.manifest.columns.scores, *(name for rescored in scores for found in rescored.values() for name in found)])
-        columns = Columns(params=self.manifest.columns.params, scores=list(names))
-        schema = parts.schemas(columns)["results"]
+    def rescore(self, change: Change) -> None:
+        """Put scores into their columns, new ones where there are none, and correct what is beside them."""
+        columns = Columns(params=self.manifest.columns.params, scores=list(dict.fromkeys([*self.manifest.columns.scores, *change.scorers])))
         manifest = msgspec.structs.replace(self.manifest, columns=columns)
-        fresh = {file: self._rescored(file, schema, found) for file, found in zip(self._results(), scores, strict=True)}
-        changes: dict[str, Any] = {"plan": msgspec.to_builtins(dict(plan), enc_hook=str)}
-        if waiting := sum(any(map(is_open, found.values())) for rescored in scores for found in rescored.values()):
+        schema = parts.schemas(columns)["results"]
+        fresh = {file: self._rescored(file, schema, change) for file in self.files}
+        for table in ("attempts", "judgements") if change.corrected else ("judgements",) if change.labels else ():
+            fresh |= {file: self._beside(file, change) for file in self._files_of(table)}
+        changes: dict[str, Any] = {"plan": msgspec.to_builtins(dict(change.plan), enc_hook=str), "messages": [*manifest.messages, *change.said]}
+        if waiting := sum(any(map(is_open, found.values())) for rescored in change.scores.values() for found in rescored.values()):
             changes["counts"] = {**manifest.counts, "unscored": max(waiting, manifest.counts.get("unscored", 0))}
-        if config is not None:
-            changes["config"] = self._kept(config)
+        if change.config is not None:
+            changes["config"] = self._kept(change.config)
         set_back_report(self._run, self._files)
         Ledger(self._run, manifest, self._files, self._redactor).rewrite(fresh, **changes)
 
@@ -113,11 +139,20 @@ class StoredAnswers:
         self._files.replace_file(self._run / file, text)
         return {"origin": os.path.relpath(config.path.resolve(), self._run.resolve()), "hash": digest, "file": file}
 
-    def _rescored(self, file: str, schema: pa.Schema, scores: Rescored) -> Iterator[pa.Table]:
-        yield _with_scores(parts.conform(parts.read(self._run / file), schema), scores)
+    def _rescored(self, file: str, schema: pa.Schema, change: Change) -> Iterator[pa.Table]:
+        table = _with_scores(parts.conform(parts.read(self._run / file), schema), change.scores.get(file, {}))
+        yield _with_corrections(table, change.corrected)
 
-    def _results(self) -> list[str]:
-        return [part.file for part in self.manifest.parts if part.table == "results"]
+    def _beside(self, file: str, change: Change) -> Iterator[pa.Table]:
+        table = parts.read(self._run / file)
+        keys = table["key"].to_pylist()
+        if "label" in table.column_names:
+            places = zip(table["scorer"].to_pylist(), keys, table["label"].to_pylist(), strict=True)
+            table = _replaced(table, "label", [change.labels.get(scorer, {}).get(key, before) for scorer, key, before in places])
+        yield _replaced(table, "key", [change.corrected[key].key if key in change.corrected else key for key in keys])
+
+    def _files_of(self, table: str) -> list[str]:
+        return [part.file for part in self.manifest.parts if part.table == table]
 
 
 @contextmanager
@@ -141,9 +176,22 @@ def _with_scores(table: pa.Table, scores: Rescored) -> pa.Table:
         new = [scores.get(key, {}).get(name) for key in keys]
         values = [before if score is None else _number(score.value) for before, score in zip(old[0], new, strict=True)]
         reasons = [before if score is None else score.why or None for before, score in zip(old[1], new, strict=True)]
-        for column, cells, kind in ((f"score_{name}", values, pa.float64()), (f"score_{name}_why", reasons, pa.string())):
-            table = table.set_column(table.schema.get_field_index(column), column, pa.array(cells, kind))
+        table = _replaced(_replaced(table, f"score_{name}", values), f"score_{name}_why", reasons)
     return table
+
+
+def _with_corrections(table: pa.Table, corrected: Mapping[str, Corrected]) -> pa.Table:
+    now = [corrected.get(key) for key in table["key"].to_pylist()]
+    for column in Corrected._fields if any(now) else ():
+        values = zip(table[column].to_pylist(), now, strict=True)
+        fresh = [before if one is None else getattr(one, column) for before, one in values]
+        table = _replaced(table, column, [list(dict(tags or ()).items()) for tags in fresh] if column == "tags" else fresh)
+    return table
+
+
+def _replaced(table: pa.Table, column: str, values: list[Any]) -> pa.Table:
+    at = table.schema.get_field_index(column)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
 
 
 def _number(value: Any) -> float | None:
