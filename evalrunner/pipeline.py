@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
-from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
+from evalrunner.errors import BudgetError, ConfigError, DatasetError, EvalRunnerError, StoreError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import Account, Client, Scorer, find
@@ -150,8 +150,17 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
-    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
+    _report(plan, run_dir.path, code)
     return _judged(plan, run_dir.path, code, redactor.message(_reason(end) or ""))
+
+
+def _report(plan: Plan, path: Path, code: int) -> None:
+    """With what changed since the baseline, where the two can be compared; where not, its gates say why."""
+    if code in {0, UNANSWERED} and (baseline := _baseline(plan)) is not None:
+        with suppress(ConfigError, DatasetError, StoreError):
+            make_report(path, baseline=baseline)
+            return
+    make_report(path)
 
 
 def _baseline(plan: Plan) -> Path | None:

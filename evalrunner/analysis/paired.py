@@ -18,13 +18,12 @@ Verdict = Literal["better", "not worse", "worse", "inconclusive"]
 
 
 class Difference(NamedTuple):
-    """A mean paired difference; `n` samples, `sd` of their differences (for planning, see `planning_sd`)."""
+    """A mean paired difference over `n` samples."""
 
     value: float
     low: float
     high: float
     n: int
-    sd: float
     method: str
 
 
@@ -39,11 +38,11 @@ def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -
     d = candidate - baseline
     n = d.size
     if n == 0:
-        return Difference(0.0, -1.0, 1.0, 0, 1.0, "none")
-    gained, lost, sd = float(d[d > 0].sum()), float(-d[d < 0].sum()), planning_sd(d, bounded=True)
+        return Difference(0.0, -1.0, 1.0, 0, "none")
+    gained, lost = float(d[d > 0].sum()), float(-d[d < 0].sum())
     if trials == 1 and is_binary(baseline) and is_binary(candidate):
         low, high = tango(gained, lost, n)
-        return Difference(float(d.mean()), low, high, n, sd, "tango")
+        return Difference(float(d.mean()), low, high, n, "tango")
     variance, measure = float(d.var(ddof=1)) if n > 1 else 0.0, float(np.abs(d).mean() - d.mean() ** 2)
     effect = 1.0
     if variance > 0 and measure > 0:
@@ -51,7 +50,7 @@ def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -
         raw = variance / measure
         effect = (n * raw + PAIR_UNSEEN * max(raw, at_ends**2 / np.sqrt(trials))) / (n + PAIR_UNSEEN)
     low, high = tango(gained / effect, lost / effect, n / effect, float(special.stdtrit(max(n - 1, 1), 0.975)))
-    return Difference(float(d.mean()), low, high, n, sd, "tango, effective n")
+    return Difference(float(d.mean()), low, high, n, "tango, effective n")
 
 
 def _at_end(scores: Floats) -> npt.NDArray[np.bool_]:
@@ -67,9 +66,9 @@ def mean_difference(baseline: Floats, candidate: Floats) -> Difference:
     n = d.size
     if n < 2:
         value = float(d.mean()) if n else 0.0
-        return Difference(value, -np.inf, np.inf, n, np.inf, "none")
+        return Difference(value, -np.inf, np.inf, n, "none")
     half = float(special.stdtrit(n - 1, 0.975) * d.std(ddof=1) / np.sqrt(n))
-    return Difference(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, n, planning_sd(d, bounded=False), "t")
+    return Difference(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, n, "t")
 
 
 def quantile_difference(baseline: tuple[float, float, float], candidate: tuple[float, float, float]) -> Interval:
@@ -108,16 +107,9 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
 
 def verdict(low: float, high: float, margin: float = 0.0) -> Verdict:
-    """What an interval of a difference says, up being good: worse if wholly below -margin, better if wholly above 0, not worse if wholly above -margin."""
+    """What an interval of a difference says, up being good: worse if wholly below -margin, better if wholly above 0, not worse if nowhere below -margin."""
     if high < -margin:
         return "worse"
     if low > 0:
         return "better"
-    return "not worse" if low > -margin else "inconclusive"
-
-
-def planning_sd(differences: Floats, *, bounded: bool) -> float:
-    """Standard deviation of the differences, for planning. Scores get two samples more, one gained and one lost: equal so far is not equal for ever."""
-    if not bounded:
-        return float(differences.std(ddof=1))
-    return float(np.concatenate([differences, [1.0, -1.0]]).std())
+    return "not worse" if low >= -margin else "inconclusive"

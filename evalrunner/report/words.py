@@ -151,7 +151,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_gained": ("Gained", "新增"),
     "col_both_right": ("Both right", "均正确"),
     "col_both_wrong": ("Both wrong", "均错误"),
-    "col_mcnemar": ("McNemar p", "McNemar p"),
+    "col_mcnemar": ("p", "p"),
     "col_holm": ("p (Holm)", "p（Holm）"),
     "col_verdict": ("Verdict", "结论"),
     "col_baseline": ("Baseline", "基线"),
