@@ -261,3 +261,33 @@ def test_tie_groups_compare_only_what_both_answered():
     scores[1, :40] = np.nan
     scores[1, 40:] = 1.0
     assert tie_groups(scores) == [1, 1]
+
+
+def test_a_cell_that_hardly_answered_leads_nobody():
+    """0.9, 0.9 and 0.5 over 500 samples are 1, 1, 2; a fourth that answered 3 of them, all right, is set apart and changes nothing."""
+    rng = np.random.default_rng(9)
+    scores = (rng.random((3, 500)) < np.array([[0.9], [0.9], [0.5]])).astype(float)
+    broken = np.full((1, 500), np.nan)
+    broken[0, [5, 50, 400]] = 1.0
+    assert tie_groups(scores) == [1, 1, 2]
+    assert tie_groups(np.vstack([scores, broken])) == [1, 1, 2, None]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(20, 80))
+def test_no_cell_changes_the_ranking_by_being_broken(seed, cells, samples):
+    """Whatever the scores: a cell with less than half of the samples, right or wrong on them, leaves every other tie group as it was."""
+    rng = np.random.default_rng(seed)
+    scores = (rng.random((cells, samples)) < rng.random((cells, 1))).astype(float)
+    scores[rng.random(scores.shape) < 0.1] = np.nan
+    broken = np.full((1, samples), np.nan)
+    fullest = int((~np.isnan(scores)).sum(axis=1).max())
+    broken[0, rng.permutation(samples)[: rng.integers(0, (fullest + 1) // 2)]] = rng.integers(0, 2)
+    assert tie_groups(np.vstack([scores, broken])) == [*tie_groups(scores), None]
+
+
+def test_nobody_leads_by_leaving_out_what_is_hard():
+    """One cell answers all, and hard questions less well; another, never better, answers only the easy 60 %: the first leads, alone where it can be told."""
+    full = np.array([1.0] * 300 + [0.4] * 200)
+    easy = np.array([0.96] * 300 + [np.nan] * 200)
+    assert easy[:300].mean() > full.mean()
+    assert tie_groups(np.vstack([easy, full])) == [2, 1]

@@ -76,6 +76,7 @@ def _answers(tries: Attempts | None, cells: Sequence[CellSummary], models: Seque
             yield _notice("response_models", f"{one.model} was answered by {len(names)} different models: {', '.join(names)}.", model=one.model, names=names)
         if maybe := one.outcomes.get("timeout", 0) + one.outcomes.get("broken_stream", 0):
             yield _notice("maybe_billed", f"{maybe} requests of {one.model} broke off; the provider may bill them all the same.", model=one.model, count=maybe)
+    yield from _set_apart(cells)
     unscored: dict[str, int] = {}
     for cell in cells:
         for name, estimate in cell.scores.items():
@@ -85,6 +86,16 @@ def _answers(tries: Attempts | None, cells: Sequence[CellSummary], models: Seque
             yield _notice("unscored", f"{count} answers have no score of {name}: the scorer failed on them.", scorer=name, count=count)
     if tries is not None and (replaced := int(np.count_nonzero(tries.replaced))):
         yield _notice("replaced", f"{replaced} answers held characters that UTF-8 cannot; they were replaced by U+FFFD.", count=replaced)
+
+
+def _set_apart(cells: Sequence[CellSummary]) -> Iterator[Notice]:
+    """Cells with a score and no tie group, where others have one."""
+    ranked = {(cell.prompt_set, name) for cell in cells for name, estimate in cell.scores.items() if estimate.tie_group}
+    for cell in cells:
+        for name, estimate in cell.scores.items():
+            if estimate.n and estimate.tie_group is None and (cell.prompt_set, name) in ranked:
+                text = f"{cell.label} has {name} for {estimate.n} samples only, less than half of what others have: it is not ranked."
+                yield _notice("set_apart", text, cell=cell.label, scorer=name, count=estimate.n)
 
 
 def _money(rows: Rows, cells: Sequence[CellSummary], manifest: Mapping[str, Any]) -> Iterator[Notice]:

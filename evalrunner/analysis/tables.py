@@ -41,7 +41,8 @@ class Estimate(Struct, frozen=True, kw_only=True):
 
     `n`: samples with a score · `scored`: requests with one · `planned`: requests that should have one · `total`: the sum of the scores ·
     `low_bound`, `high_bound`: the score with every request without one counted as 0 and as 1 ·
-    `tie_group`: from 1, the best, among the cells of the same prompt set; None outside a comparison.
+    `tie_group`: from 1, the best, among the cells of the same prompt set; None outside a comparison, and for a cell with
+    less than half as many samples as the fullest.
     """
 
     value: float | None
