@@ -230,7 +230,7 @@ def test_samples_needed_admits_what_no_number_can_show():
     """No effect cannot be shown; no pair sees nothing."""
     assert samples_needed(0.4, 0.0) is None
     assert samples_needed(math.inf, 0.1) is None
-    assert minimal_detectable_effect(0.4, 0) is None
+    assert minimal_detectable_effect(0.4, 0) == math.inf
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))

@@ -35,9 +35,9 @@ def samples_to_decide(measured: tuple[float, float, float], threshold: float, n:
     return None if found is None or away < 1e-9 * max(1.0, abs(threshold)) else max(found, n + 1)
 
 
-def minimal_detectable_effect(sd: float, n: int, power: float = POWER) -> float | None:
-    """The smallest difference that n pairs show with probability `power`: (z_0.975 + z_power) sd / √n. None for n = 0."""
-    return (Z95 + float(special.ndtri(power))) * sd / math.sqrt(n) if n else None
+def minimal_detectable_effect(sd: float, n: int, power: float = POWER) -> float:
+    """The smallest difference that n pairs show with probability `power`: (z_0.975 + z_power) sd / √n. Infinite for n = 0."""
+    return (Z95 + float(special.ndtri(power))) * sd / math.sqrt(n) if n else math.inf
 
 
 def pass_at_k(trials: npt.ArrayLike, right: npt.ArrayLike, k: int) -> Floats:

@@ -1,9 +1,11 @@
 """`evalrunner check`: validate a config and its data, print the grid, send nothing."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
+from evalrunner.analysis.power import minimal_detectable_effect
 from evalrunner.cli.tables import aligned, clean
 from evalrunner.decisions import check_baseline
 from evalrunner.errors import ConfigError
@@ -11,6 +13,9 @@ from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
 from evalrunner.plugins import origin
 from evalrunner.serving.launch import check
+
+FLIPPED = 0.2
+"""Share of the samples that two cells judge differently, for a rule of thumb before anything is known: what two prompts of one model often do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +42,9 @@ def main(args: argparse.Namespace) -> int:
         counts = (samples, prompts, len(plan.models), prompts * points, plan.trials, samples * prompts * points * plan.trials)
         rows.append([clean(name), *(f"{count:,}" for count in counts)])
     print(aligned(rows))
+    if plan.scorer_names and (least := min(samples for _, samples, _ in sizes)):
+        seen = 100 * minimal_detectable_effect(math.sqrt(FLIPPED), least)
+        print(f"\nwith {least:,} samples, differences below about {seen:.2g} points cannot be seen (two cells, one sample in {1 / FLIPPED:.0f} flips)")
     if config.plugins:
         named = [[kind.removesuffix("s"), clean(name), clean(origin(kind, name))] for kind, name in config.plugins]
         print(f"\n{aligned([['plug-in', 'name', 'imported from'], *named])}")
