@@ -271,6 +271,31 @@ def test_a_new_scorer_decides_nothing_by_itself(desk, runs, capsys):
     assert desk.run("more-gate", *more, gate="gate: [{metric: score_includes, max_drop: 0.1, baseline: base}]")[1] == 2
 
 
+def told_apart(desk, name, accuracy, *options):
+    """Three models of known accuracy on the same samples, three trials each: the run's summary and the text of its report."""
+    models = ", ".join(f"{{id: {one}, provider: simulator}}" for one in accuracy)
+    changes = ("--set", "trials=3", "--set", f"providers.simulator.options.accuracy={json.dumps(accuracy)}")
+    path, code = desk.run(name, *changes, *options, models=models)
+    assert code == 0
+    return er.open_run(path).summary(), (path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_the_worse_model_is_named_and_the_equal_ones_tie(desk):
+    """0.80, 0.80 and 0.70 over 500 samples in 3 trials: two share the first place in summary and report, and the third is behind."""
+    summary, page = told_apart(desk, "known", {"qwen-plus": 0.80, "qwen-max": 0.80, "qwen-turbo": 0.70})
+    assert {cell.model: cell.scores["numeric"].tie_group for cell in summary.cells} == {"qwen-plus": 1, "qwen-max": 1, "qwen-turbo": 2}
+    assert "qwen-plus, qwen-max" in page or "qwen-max, qwen-plus" in page
+    worse = [one for one in summary.pairs if "qwen-turbo" in {summary.cells[one.first].model, summary.cells[one.second].model}]
+    assert [one.p_holm < 0.05 for one in worse] == [True, True]
+
+
+def test_the_worse_model_is_named_already_by_a_sixth_of_it(desk):
+    """The same with 0.85, 0.85 and 0.55 over 80 samples, in every run of the tests."""
+    summary, _ = told_apart(desk, "known-few", {"qwen-plus": 0.85, "qwen-max": 0.85, "qwen-turbo": 0.55}, "--limit", "80")
+    assert {cell.model: cell.scores["numeric"].tie_group for cell in summary.cells} == {"qwen-plus": 1, "qwen-max": 1, "qwen-turbo": 2}
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [

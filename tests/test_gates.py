@@ -3,8 +3,9 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 from test_compare import rows
 
 from evalrunner.analysis.compare import Options, compare
@@ -14,6 +15,7 @@ from evalrunner.analysis.power import minimal_detectable_effect
 from evalrunner.analysis.rules import Rule, metric_problem
 from evalrunner.analysis.summary import summarise
 from evalrunner.errors import ConfigError
+from evalrunner.simulator.chance import Correlation, is_right
 
 
 def run(*tables):
@@ -175,6 +177,7 @@ def test_time_to_first_token_is_asked_of_streams_only():
     assert [one.state for one in checked(Rule(metric="ttft_ms.p95", max=1500), whole)] == ["no data"]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.0, 0.01, 0.05, 0.1]))
 def test_a_gate_and_a_comparison_ask_for_the_same_samples_and_for_more_than_there_are(lost, gained, margin):
     """One formula: what `compare` says beside a difference is what the gate says, more than the n that did not decide, and nothing where nothing would."""
@@ -259,28 +262,31 @@ def test_metrics_are_known_before_a_run():
     assert "did you mean 'ttft_ms.p95'" in metric_problem("ttft.p95", [])
 
 
+def accuracies(right):
+    """Three trials of a prompt's answers, as rows."""
+    return [rows(right[trial].astype(float).tolist(), trial=trial) for trial in range(3)]
+
+
 @pytest.mark.long
 def test_the_gate_keeps_its_level_and_its_planned_power():
-    """500 samples x 3 trials, 200 seeded repeats: equals break a gate of 0 in at most 1 of 40 (5 of 200 expected, 10 allowed), and the drop
-    for which 500 samples were planned is caught in about 80 %.
+    """500 samples x 3 trials, 200 seeded repeats, answers drawn by the simulator's own rule: equals break a gate of 0 no oftener than a one-sided level of
+    2.5 % allows (binomial, 99 %), and the drop for which 500 samples were planned is caught as often as 80 % allows (99 %, either side).
     """
-    rng, n, caught, alarms = np.random.default_rng(11), 500, 0, 0
-    rule = Rule(metric="score_exact", max_drop=0.0)
+    n, repeats, rule = 500, 200, Rule(metric="score_exact", max_drop=0.0)
 
-    def tables(chance):
-        right = rng.random((3, n)) < chance
-        return [rows(right[trial].astype(float).tolist(), trial=trial) for trial in range(3)]
+    def drawn(seed, prompt, accuracy):
+        subjects, correlation = range(n), Correlation()
+        return np.array([[is_right(accuracy, seed=seed, subject=f"q{at}", model="m", request=f"{prompt}/{trial}", correlation=correlation) for at in subjects]
+                         for trial in range(3)])  # fmt: skip
 
-    chance = rng.beta(4, 1, n)
-    many = (rng.binomial(3, chance, (400, n)) - rng.binomial(3, chance, (400, n))) / 3
-    drop = minimal_detectable_effect(float(many.std()), n)
-    for _ in range(200):
-        for less in (0.0, drop):
-            worse = np.clip(chance - less, 0, 1)
-            worse -= worse.mean() - (chance.mean() - less)
-            new, base = against(tables(chance), tables(worse))
+    planned = np.concatenate([drawn(10**6 + pilot, "old", 0.8).mean(axis=0) - drawn(10**6 + pilot, "new", 0.8).mean(axis=0) for pilot in range(10)])
+    drop = minimal_detectable_effect(float(planned.std(ddof=1)), n)
+    failed = {0.0: 0, drop: 0}
+    for seed in range(repeats):
+        old = accuracies(drawn(seed, "old", 0.8))
+        for less in failed:
+            new, base = against(old, accuracies(drawn(seed, f"new {less}", 0.8 - less)))
             (result,) = check_gates([rule], new, base)
-            alarms += less == 0.0 and result.state == "fail"
-            caught += less > 0.0 and result.state == "fail"
-    assert alarms <= 10
-    assert 140 <= caught <= 185
+            failed[less] += result.state == "fail"
+    assert failed[0.0] <= binom.ppf(0.99, repeats, 0.025)
+    assert binom.ppf(0.005, repeats, 0.8) <= failed[drop] <= binom.ppf(0.995, repeats, 0.8)
