@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from evalrunner.analysis.compare import Comparison, Options, compare
 from evalrunner.analysis.flips import FlippedSample, flipped_samples
-from evalrunner.analysis.gates import Against, GateResult, State, check_gates, chosen, gates_state, key_of, undecided
+from evalrunner.analysis.gates import Against, GateResult, State, check_gates, chosen, gates_state, key_of, same_cell, undecided
 from evalrunner.analysis.pairing import EXAMPLES, Side, open_side, pair_cells
 from evalrunner.analysis.rows import is_score
 from evalrunner.analysis.rules import CellKey, Gate, Rule, alone, matches, metric_problem, rule_of, unserved
@@ -80,12 +80,15 @@ class Chosen:
 
     @property
     def unanswered(self) -> tuple[int, int]:
-        """Requests of the chosen cells without an answer, cells without a row included, and how many were planned."""
+        """Requests of the chosen cells without an answer, cells without a row included, and how many were planned. Answers of a whole run that a judge has
+        still to score count as in the exit code of `run`.
+        """
         served = self.summary.cells
         sizes = {one["name"]: int(one.get("samples") or 0) * int(self.plan.get("trials") or 1) for one in self.plan.get("prompt_sets") or ()}
         rest = sum(sizes[key.prompt_set] for key, _ in unserved(self.plan, map(key_of, served), self.where))
         planned = sum(cell.planned for cell in served) + rest
-        return planned - sum(cell.answered for cell in served), planned
+        unscored = 0 if self.where else int((self.manifest.get("counts") or {}).get("unscored") or 0)
+        return planned - sum(cell.answered for cell in served) + unscored, planned
 
     def notes(self) -> Iterator[str]:
         """What makes the run less than what was planned."""
@@ -93,7 +96,7 @@ class Chosen:
         if state != "complete":
             yield f"{self.name} is {state}, not complete" + (f": {reason}" if (reason := self.manifest.get("reason")) else "")
         if missing:
-            yield f"{self.name}: {missing:,} of {planned:,} requests are without an answer"
+            yield f"{self.name}: {missing:,} of {planned:,} requests are without an answer or its score"
 
 
 def open_both(baseline: str | os.PathLike[str], candidate: str | os.PathLike[str]) -> tuple[Chosen, Chosen]:
@@ -126,16 +129,14 @@ def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Option
     `compare_runs`.
     """
     options = options or Options()
-    wanted = list(rules) or new.gate
-    comparison = compare(old.side, new.side, replace(options, drops=wanted))
+    written = list(rules) or new.gate
+    comparison = compare(old.side, new.side, replace(options, drops=written))
     if problems := [problem for name in options.margins if (problem := metric_problem(name, new.summary.scorers))]:
         raise ConfigError(*problems)
-    drops = [rule for rule in wanted if rule.max_drop is not None]
-    drops += [Rule(metric=name, max_drop=margin) for name, margin in sorted(options.margins.items())]
-    wanted += drops[len(drops) - len(options.margins) :]
-    if not rules:
-        wanted += [rule for name in sorted(_scores(comparison, new.summary)) for rule in _none_worse(name, drops, new)]
-    gates = [*check_gates(wanted, new.summary, Against(comparison, old.summary), new.where), *_too_few(new)]
+    margins = [Rule(metric=name, max_drop=margin) for name, margin in sorted(options.margins.items())]
+    drops = [*(rule for rule in written if rule.max_drop is not None), *margins]
+    others = [] if rules else [rule for name in sorted(_scores(comparison, new.summary)) for rule in _none_worse(name, drops, new, comparison)]
+    gates = [*check_gates([*written, *margins, *others], new.summary, Against(comparison, old.summary), new.where), *_too_few(new)]
     return Decision(
         state=gates_state(gates) if gates else "no data",
         gates=tuple(gates),
@@ -145,16 +146,17 @@ def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Option
     )
 
 
-def _none_worse(score: str, drops: Sequence[Rule], new: Chosen) -> list[Rule]:
-    """The default, a drop of at most 0, for the cells that `drops` leave out."""
+def _none_worse(score: str, drops: Sequence[Rule], new: Chosen, comparison: Comparison) -> list[Rule]:
+    """The default, a drop of at most 0, for the cells that `drops` leave out and whose score can be held against the baseline at all."""
     mine = [rule for rule in drops if rule.metric == score]
-    if not mine:
+    apart = [pair.candidate for pair in comparison.pairs if score in pair.not_compared]
+    if not mine and not apart:
         return [Rule(metric=score, max_drop=0.0)]
-    keys = [key_of(cell) for cell in new.summary.cells] + [key for key, _ in unserved(new.plan, map(key_of, new.summary.cells), new.where)]
-    names = sorted({name for key in keys for name in key.values()})
-    left = [key for key in keys if not any(matches(key, rule.where) for rule in mine)]
-    sets = {cell.prompt_set for cell in new.summary.cells if score.removeprefix("score_") in cell.scores}
-    return [Rule(metric=score, max_drop=0.0, where=alone(key, names)) for key in left if key.prompt_set in sets]
+    cells = [cell for cell in new.summary.cells if score.removeprefix("score_") in cell.scores and not any(same_cell(name, cell) for name in apart)]
+    keys = [key_of(cell) for cell in cells]
+    keys += [key for key, scorers in unserved(new.plan, map(key_of, new.summary.cells), new.where) if score.removeprefix("score_") in scorers]
+    names = sorted({name for cell in new.summary.cells for name in cell.params} | {name for key in keys for name in key.values()})
+    return [Rule(metric=score, max_drop=0.0, where=alone(key, names)) for key in keys if not any(matches(key, rule.where) for rule in mine)]
 
 
 def _too_few(new: Chosen) -> list[GateResult]:
@@ -163,7 +165,7 @@ def _too_few(new: Chosen) -> list[GateResult]:
     if allowed is None or not planned or missing <= allowed * planned:
         return []
     rule = Rule(metric="coverage", min=1.0 - allowed)
-    return [undecided(rule, new.name, f"{missing:,} of {planned:,} requests are without an answer, more than allow_unanswered, {allowed:g}")]
+    return [undecided(rule, new.name, f"{missing:,} of {planned:,} requests are without an answer or its score, more than allow_unanswered, {allowed:g}")]
 
 
 def check_run(run: Path, gates: Sequence[Gate]) -> list[GateResult]:
@@ -173,18 +175,22 @@ def check_run(run: Path, gates: Sequence[Gate]) -> list[GateResult]:
     if not gates:
         return []
     new, found = Chosen(run), []
+    opened: dict[Path, Chosen] = {}
     for gate in gates:
         try:
-            found += check_gates([gate.rule], new.summary, _against(gate, new))
+            found += check_gates([gate.rule], new.summary, _against(gate, new, opened))
         except (ConfigError, DatasetError, StoreError) as error:
             found.append(undecided(gate.rule, "", str(error)))
     return found
 
 
-def _against(gate: Gate, new: Chosen) -> Against | None:
+def _against(gate: Gate, new: Chosen, opened: dict[Path, Chosen]) -> Against | None:
+    """`opened`: the baselines read so far; gates mostly share one."""
     if gate.baseline is None:
         return None
-    old, where = Chosen(gate.baseline), gate.rule.where
+    if gate.baseline not in opened:
+        opened[gate.baseline] = Chosen(gate.baseline)
+    old, where = opened[gate.baseline], gate.rule.where
     options = Options(drops=(gate.rule,), leave_out_changed_scorers=True, alike=_ALIKE)
     return Against(compare(old.side._replace(where=where), new.side._replace(where=where), options), old.summary)
 
@@ -223,8 +229,6 @@ def _check_scorer(gate: Gate, pairs: Sequence[tuple[str, str]], plans: tuple[Map
 
 
 def _scores(comparison: Comparison, candidate: Summary) -> set[str]:
-    """The column of every score that the candidate should have or that was compared; not what cannot be held against the baseline anywhere."""
+    """The column of every score that the candidate should have or that was compared."""
     planned = {f"score_{scorer}" for cell in candidate.cells for scorer in cell.scores}
-    compared = {name for pair in comparison.pairs for name in pair.metrics if is_score(name)}
-    apart = {name for pair in comparison.pairs for name in pair.not_compared}
-    return (planned - apart) | compared
+    return planned | {name for pair in comparison.pairs for name in pair.metrics if is_score(name)}

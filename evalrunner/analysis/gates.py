@@ -124,7 +124,7 @@ def _thresholds(rule: Rule) -> tuple[tuple[Limit, float | None], ...]:
 
 def _on_cell(rule: Rule, cell: CellSummary, against: Against | None) -> list[GateResult]:
     pairs = enumerate(against.comparison.pairs if against else ())
-    at, pair = next(((at, pair) for at, pair in pairs if _same(pair.candidate, cell)), (None, None))
+    at, pair = next(((at, pair) for at, pair in pairs if same_cell(pair.candidate, cell)), (None, None))
     found = [_decided(rule, cell, limit, threshold, measure(cell, rule.metric)) for limit, threshold in _thresholds(rule)[:2] if threshold is not None]
     if rule.max_drop is not None and against is not None:
         found.append(_drop(rule, cell, pair, against.baseline))
@@ -249,7 +249,7 @@ def _percentile(found: Distribution, part: str) -> Measured:
 
 def _drop(rule: Rule, cell: CellSummary, pair: PairedCells | None, baseline: Summary) -> GateResult:
     """How much worse than its partner: paired by sample where there is such a difference, else from the two cells' own numbers."""
-    partner = next((one for one in baseline.cells if pair and _same(pair.baseline, one)), None)
+    partner = next((one for one in baseline.cells if pair and same_cell(pair.baseline, one)), None)
     threshold = rule.max_drop or 0.0
     if pair is None or partner is None:
         return _decided(rule, cell, "max_drop", threshold, NOTHING._replace(note="the baseline has no answer to hold it against"))
@@ -257,7 +257,8 @@ def _drop(rule: Rule, cell: CellSummary, pair: PairedCells | None, baseline: Sum
     return _decided(rule, cell, "max_drop", threshold, _worsening(rule.metric, pair, (partner, cell)), base)
 
 
-def _same(name: CellName, cell: CellSummary) -> bool:
+def same_cell(name: CellName, cell: CellSummary) -> bool:
+    """Whether a cell of a comparison is this one of a summary."""
     return all(getattr(name, part) == getattr(cell, part) for part in CellName.__struct_fields__)
 
 
