@@ -29,7 +29,7 @@ def markdown(decision: Decision) -> str:
     """
     named = f"Baseline {_text(decision.comparison.baseline)}, candidate {_text(decision.comparison.candidate)}. Intervals are 95 %."
     end = ["", named]
-    blocks = [[f"### evalrunner: {_text(conclusion(decision.gates))}", *(f"\n{_text(note)}" for note in decision.notes)], *_gate_blocks(decision.gates)]
+    blocks = [[f"### evalrunner: {conclusion(decision.gates)}", *(f"\n{_text(note)}" for note in decision.notes)], *_gate_blocks(decision.gates)]
     blocks += [_pair_block(pair) for pair in decision.comparison.pairs]
     for kind in ("lost", "gained"):
         blocks += _flipped([flip for flip in decision.flips if flip.kind == kind])
