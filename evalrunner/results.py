@@ -81,14 +81,16 @@ def compare(
     margins: Mapping[str, float] | None = None,
     renames: Mapping[str, str] | None = None,
     leave_out_changed: bool = False,
+    leave_out_changed_scorers: bool = False,
 ) -> Comparison:
     """A candidate against a baseline, sample by sample: runs, run directories, or cells of them as in `f"{run.path}[prompt=plain]"`.
 
     `margins`: how much worse a metric may be, in its own unit · `renames`: baseline name -> candidate name of a prompt set, prompt or model ·
-    `leave_out_changed`: leave out samples whose data differ, instead of refusing. Raises RunError for what cannot be compared, and for a metric or name
-    that is not there.
+    `leave_out_changed`: leave out samples whose data differ, instead of refusing; `leave_out_changed_scorers`: scores that were computed differently.
+    Raises RunError for what cannot be compared, and for a metric or name that is not there.
     """
-    return compare_runs(baseline, candidate, Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed))
+    options = Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed, leave_out_changed_scorers=leave_out_changed_scorers)
+    return compare_runs(baseline, candidate, options)
 
 
 def make_report(

@@ -10,6 +10,7 @@ import pytest
 from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.paired import mcnemar_p, score_difference, tango, verdict
 from evalrunner.analysis.pairing import Side
+from evalrunner.analysis.rules import Rule
 from evalrunner.errors import ConfigError, DatasetError
 
 
@@ -63,6 +64,34 @@ def test_unanswered_samples_are_left_out_and_bounded():
     found = only(compare(side("old", rows([1.0] * 100)), side("new", rows([None] * 5 + [1.0] * 95)))).metrics["score_exact"]
     assert (found.difference, found.n, found.left_out) == (0.0, 95, 5)
     assert (found.low_bound, found.high_bound) == pytest.approx((-0.05, 0.0))
+
+
+def test_bounds_count_what_each_side_planned():
+    """One trial before, three now, one of them answered: two of three answers are open on one side, none on the other."""
+    new = [rows([1.0 if trial == 0 else None] * 10, trial=trial) for trial in range(3)]
+    found = only(compare(side("old", rows([1.0] * 10)), side("new", *new, trials=3))).metrics["score_exact"]
+    assert (found.low_bound, found.high_bound) == pytest.approx((-2 / 3, 0.0))
+
+
+def test_mcnemar_is_for_one_trial_of_right_or_wrong():
+    """Halves of a graded score and means over trials have no exact McNemar test; the sign flips of the difference say it then."""
+    graded = only(compare(side("old", rows([0.9, 0.2] * 10)), side("new", rows([0.4, 0.2] * 10))))
+    assert (graded.flips["score_exact"].p, len(graded.flips["score_exact"].lost)) == (None, 10)
+    assert graded.metrics["score_exact"].p < 0.01
+    trials = [[rows([1.0, 0.0] * 10, trial=t) for t in range(2)] for _ in range(2)]
+    assert only(compare(side("old", *trials[0], trials=2), side("new", *trials[1], trials=2))).flips["score_exact"].p is None
+
+
+def test_a_margin_is_that_of_the_cell():
+    """Two drops with different `where`: each pair is judged by its own, the strictest where several apply, and 0 where none does."""
+    tables = [rows([1.0] * 100, model=model) for model in "abc"]
+    worse = [rows([0.0] * 3 + [1.0] * 97, model=model) for model in "abc"]
+    drops = [Rule(metric="score_exact", max_drop=margin, where={"model": model}) for model, margin in (("a", 0.2), ("b", 0.1))]
+    found = compare(side("old", *tables), side("new", *worse), Options(drops=drops)).pairs
+    assert [pair.metrics["score_exact"].margin for pair in found] == [0.2, 0.1, 0.0]
+    assert [pair.metrics["score_exact"].verdict for pair in found] == ["not worse", "not worse", "inconclusive"]
+    found = compare(side("old", *tables), side("new", *worse), Options(drops=drops, margins={"score_exact": 0.15})).pairs
+    assert [pair.metrics["score_exact"].margin for pair in found] == [0.15, 0.1, 0.15]
 
 
 def test_twenty_equal_samples_are_inconclusive_and_say_how_many_it_takes():
@@ -170,7 +199,50 @@ def test_streamed_latency_is_never_set_against_unstreamed():
     """The answers of a streamed and an unstreamed cell compare; their latencies do not. Costs in two currencies do not either."""
     old = rows([1.0] * 5, latency_ms=pa.array([1.0, 2, 3, 4, 5]), cost=pa.array([1.0] * 5), currency=pa.array(["CNY"] * 5))
     new = rows([1.0] * 5, stream=False, latency_ms=pa.array([1.0, 2, 3, 4, 5]), cost=pa.array([1.0] * 5), currency=pa.array(["USD"] * 5))
-    assert list(only(compare(side("old", old), side("new", new))).metrics) == ["score_exact"]
+    pair = only(compare(side("old", old), side("new", new)))
+    assert list(pair.metrics) == ["score_exact"]
+    assert pair.not_compared == {"latency_ms": "streamed answers are not held against whole ones", "cost": "the currencies differ"}
+
+
+def scored_by(options, *, target="{{ answer }}", more=(), judges=()):
+    """A side whose plan says what computed its scores."""
+    scorers = [{"name": "exact", "kind": "exact", "options": options}, *({"name": name, "kind": name, "options": {}} for name in more)]
+    sets = [{"name": "set", "scorers": [one["name"] for one in scorers], "prompts": ["plain"], "target": target}]
+    return Side("side", rows([1.0] * 10), {"trials": 1, "scorers": scorers, "prompt_sets": sets, "judges": list(judges)}, {})
+
+
+@pytest.mark.parametrize(
+    ("new", "how"),
+    [
+        ({"options": {"tolerance": 10}}, "tolerance: 0 → 10"),
+        ({"options": {"tolerance": 0}, "target": "{{ other }}"}, 'target: "{{ answer }}" → "{{ other }}"'),
+        ({"options": {"tolerance": 0}, "judges": [{"scorer": "exact", "id": "b", "provider": "p", "params": {}}]}, 'judges: .*"a".* → .*"b"'),
+    ],
+    ids=["options", "target", "judge"],
+)
+def test_scores_that_were_computed_differently_are_refused_unless_told_to_leave_them_out(new, how):
+    """A scorer that became lenient, another target or another judge: no regression hides behind it, and the message says what changed."""
+    old = scored_by({"tolerance": 0}, judges=[{"scorer": "exact", "id": "a", "provider": "p", "params": {}, "price": 1}] if "judges" in new else [])
+    with pytest.raises(ConfigError, match=rf"score_exact was computed differently in side and side \({how}"):
+        compare(old, scored_by(**new))
+    pair = only(compare(old, scored_by(**new), Options(leave_out_changed_scorers=True)))
+    assert (pair.metrics, list(pair.not_compared)) == ({}, ["score_exact"])
+
+
+def test_scores_that_one_side_has_are_named():
+    """A scorer that is new, or that is gone, is listed and compared with nothing; a price of a judge is none of its scores' business."""
+    pair = only(compare(scored_by({}, more=["gone"]), scored_by({}, more=["fresh"])))
+    assert list(pair.metrics) == ["score_exact"]
+    assert pair.not_compared == {"score_gone": "only the baseline has this scorer", "score_fresh": "only the candidate has this scorer"}
+
+
+def test_a_gate_never_pairs_another_model_because_there_is_one_of_each():
+    """One cell against one cell is a pair whatever they are called, but not where models or prompt sets must be alike; parameters may differ."""
+    old = side("old", rows([1.0] * 5))
+    assert only(compare(old, side("new", rows([1.0] * 5, model="other")))).candidate.model == "other"
+    with pytest.raises(ConfigError, match=r"model=other .* has no partner in old"):
+        compare(old, side("new", rows([1.0] * 5, model="other")), Options(alike=("prompt_set", "model")))
+    assert only(compare(old, side("new", rows([1.0] * 5, params={"temperature": 1.0})), Options(alike=("prompt_set", "model")))).matched == 5
 
 
 def test_a_side_without_an_answer_decides_nothing():

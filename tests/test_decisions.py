@@ -194,9 +194,112 @@ def test_a_config_s_gate_stops_a_run_that_is_worse_than_its_baseline(desk, runs,
     assert main(["compare", runs["base"], str(path)]) == 1
 
 
+TWO = "{id: qwen-plus, provider: simulator}, {id: qwen-max, provider: simulator}"
+
+
+def test_no_gate_takes_a_margin_or_the_default_away(desk, runs, capsys):
+    """A loose `max_drop` beside a strict `--margin`: both decide. A `max_drop` of one model leaves "no score may be worse" for the other."""
+    path, _ = desk.run("loose", prompts=f"p: {HASTY}", gate="gate: [{metric: score_numeric, max_drop: 0.5, baseline: base}]")
+    assert main(["compare", runs["base"], str(path)]) == 0
+    capsys.readouterr()
+    assert main(["compare", runs["base"], str(path), "--margin", "score_numeric=0.01"]) == 1
+    assert "margin 0.0100" in capsys.readouterr().out
+    old, _ = desk.run("two-old", models=TWO)
+    gate = "gate: [{metric: score_numeric, max_drop: 0.5, baseline: two-old, where: {model: qwen-plus}}]"
+    new, code = desk.run("two-new", models=TWO, prompts=f"p: {HASTY}", gate=gate)
+    capsys.readouterr()
+    assert code == 0
+    assert main(["compare", str(old), str(new)]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("gate ")]
+    assert [(line.split("  ")[0], "qwen-max" in line) for line in lines] == [("gate ok", False), ("gate FAILED", True)]
+
+
+def test_a_candidate_that_lacks_answers_decides_nothing(desk, runs, capsys):
+    """Half of it broke, or was never sent: `compare` is exit 4 as `run` was, and says of either side what is missing."""
+    path, code = desk.run("half", faults="[{kind: error, status: 500, share: 0.5}]")
+    assert code == 4
+    capsys.readouterr()
+    assert main(["compare", runs["base"], str(path), "--margin", "score_numeric=0.5"]) == 4
+    said = capsys.readouterr().out
+    assert "more than allow_unanswered, 0.2" in said
+    assert f"note       {path}: " in said
+    stopped, code = desk.run("stopped", "--max-requests", "400")
+    assert code == 3
+    capsys.readouterr()
+    assert main(["compare", runs["base"], str(stopped), "--margin", "score_numeric=0.5"]) == 0
+    assert "stopped is interrupted, not complete: " in capsys.readouterr().out
+
+
+def test_a_model_that_could_not_be_asked_is_no_data_and_keeps_its_report(desk, capsys):
+    """Its account refused everything: the run ends with exit 4 and its report, and says what has no data, against a baseline or not."""
+    gone = "providers.gone={kind: simulator, limits: {concurrency: 1, shared: true}, options: {limits: false, latency: 0, faults: %s}}"
+    models = "{id: qwen-plus, provider: simulator}, {id: qwen-max, provider: gone}, {id: qwen-turbo, provider: gone}"
+    options = ("--limit", "10", "--set", "allow_unanswered=0.7", "--set")
+    assert desk.run("served", *options, gone % "[]", models=models)[1] == 0
+    gate = "gate: [{metric: score_numeric, max_drop: 0.9, baseline: served}, {metric: score_numeric, min: 0, where: {model: qwen-turbo}}]"
+    capsys.readouterr()
+    path, code = desk.run("unserved", *options, gone % "[{kind: error, status: 401, code: invalid_api_key}]", models=models, gate=gate)
+    assert code == 4
+    said = capsys.readouterr().out
+    assert "gate ok  qwen-plus: drop of score_numeric" in said
+    assert said.count("gate NO DATA  qwen-turbo: score_numeric: no data (no request of this cell has a row)") == 2
+    assert (path / "report.html").exists()
+    assert main(["compare", str(desk.folder / "served"), str(path)]) == 4
+
+
+def test_a_scorer_that_became_lenient_is_refused_before_anything_is_sent(desk, runs, capsys):
+    """The same answers by a tolerance of 10: `run` refuses its gate, `compare` both runs, and each says what changed."""
+    lenient = ("--set", "prompt_sets.0.scorers=[{numeric: {tolerance: 10}}]")
+    path, code = desk.run("lenient-gate", *lenient, gate="gate: [{metric: score_numeric, max_drop: 0.02, baseline: base}]")
+    assert (code, path.exists()) == (2, False)
+    assert "tolerance: none → 10" in capsys.readouterr().err
+    path, code = desk.run("lenient", *lenient, gate="gate: [{metric: latency_ms, max_drop: 60000, baseline: base}]")
+    assert code == 0
+    assert main(["compare", runs["base"], str(path), "--gate", "latency_ms max_drop=60000"]) == 2
+    assert "score_numeric was computed differently" in capsys.readouterr().err
+    assert main(["compare", runs["base"], str(path), "--gate", "latency_ms max_drop=60000", "--allow-changed-scorers"]) == 0
+    assert "score_numeric: NOT COMPARED: computed differently (tolerance: none → 10)" in capsys.readouterr().out
+
+
+def test_a_new_scorer_decides_nothing_by_itself(desk, runs, capsys):
+    """The candidate has one scorer more: it is listed, the other decides; a gate that wants its drop is refused before anything is sent."""
+    more = ("--set", "prompt_sets.0.scorers=[numeric, includes]")
+    path, _ = desk.run("more", *more, prompts=f"p: {CAREFUL}")
+    capsys.readouterr()
+    assert main(["compare", runs["base"], str(path), "--margin", "score_numeric=0.07"]) == 0
+    assert "score_includes: NOT COMPARED: only the candidate has this scorer" in capsys.readouterr().out
+    assert desk.run("more-gate", *more, gate="gate: [{metric: score_includes, max_drop: 0.1, baseline: base}]")[1] == 2
+
+
+def told_apart(desk, name, accuracy, *options):
+    """Three models of known accuracy on the same samples, three trials each: the run's summary and the text of its report."""
+    models = ", ".join(f"{{id: {one}, provider: simulator}}" for one in accuracy)
+    changes = ("--set", "trials=3", "--set", f"providers.simulator.options.accuracy={json.dumps(accuracy)}")
+    path, code = desk.run(name, *changes, *options, models=models)
+    assert code == 0
+    return er.open_run(path).summary(), (path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_the_worse_model_is_named_and_the_equal_ones_tie(desk):
+    """0.80, 0.80 and 0.70 over 500 samples in 3 trials: two share the first place in summary and report, and the third is behind."""
+    summary, page = told_apart(desk, "known", {"qwen-plus": 0.80, "qwen-max": 0.80, "qwen-turbo": 0.70})
+    assert {cell.model: cell.scores["numeric"].tie_group for cell in summary.cells} == {"qwen-plus": 1, "qwen-max": 1, "qwen-turbo": 2}
+    assert "qwen-plus, qwen-max" in page or "qwen-max, qwen-plus" in page
+    worse = [one for one in summary.pairs if "qwen-turbo" in {summary.cells[one.first].model, summary.cells[one.second].model}]
+    assert [one.p_holm < 0.05 for one in worse] == [True, True]
+
+
+def test_the_worse_model_is_named_already_by_a_sixth_of_it(desk):
+    """The same with 0.85, 0.85 and 0.55 over 80 samples, in every run of the tests."""
+    summary, _ = told_apart(desk, "known-few", {"qwen-plus": 0.85, "qwen-max": 0.85, "qwen-turbo": 0.55}, "--limit", "80")
+    assert {cell.model: cell.scores["numeric"].tie_group for cell in summary.cells} == {"qwen-plus": 1, "qwen-max": 1, "qwen-turbo": 2}
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
+        ("[{metric: ttft_ms.p95, max: 100}]", "gate[0].metric: ttft_ms.p95 is measured on streams only"),
         ("[{metric: score_exact, min: 1}]", "gate[0].metric: no metric is called 'score_exact'"),
         ("[{metric: score_numeric}]", "gate[0]: needs min, max or max_drop"),
         ("[{metric: score_numeric, max_drop: 0.1}]", "gate[0]: max_drop and baseline belong together"),

@@ -16,7 +16,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from evalrunner.analysis.intervals import bca_interval, mean_interval, quantile_ranks, wilson
-from evalrunner.analysis.paired import mcnemar_p, mean_difference, planning_sd, quantile_difference, score_difference, tango, verdict
+from evalrunner.analysis.paired import mcnemar_p, mean_difference, quantile_difference, score_difference, tango, verdict
 from evalrunner.analysis.power import minimal_detectable_effect, pass_all_k, pass_at_k, samples_needed
 from evalrunner.analysis.stats import holm, sign_flip_p, tie_groups
 
@@ -227,11 +227,10 @@ def test_samples_needed_agrees_with_deltagate_and_statsmodels(sd, effect):
 
 
 def test_samples_needed_admits_what_no_number_can_show():
-    """No effect cannot be shown; no pair sees nothing; twenty equal answers do not plan for a spread of zero."""
+    """No effect cannot be shown; no pair sees nothing."""
     assert samples_needed(0.4, 0.0) is None
     assert samples_needed(math.inf, 0.1) is None
-    assert minimal_detectable_effect(0.4, 0) is None
-    assert planning_sd(np.zeros(20), bounded=True) == pytest.approx(math.sqrt(2 / 22))
+    assert minimal_detectable_effect(0.4, 0) == math.inf
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -262,3 +261,33 @@ def test_tie_groups_compare_only_what_both_answered():
     scores[1, :40] = np.nan
     scores[1, 40:] = 1.0
     assert tie_groups(scores) == [1, 1]
+
+
+def test_a_cell_that_hardly_answered_leads_nobody():
+    """0.9, 0.9 and 0.5 over 500 samples are 1, 1, 2; a fourth that answered 3 of them, all right, is set apart and changes nothing."""
+    rng = np.random.default_rng(9)
+    scores = (rng.random((3, 500)) < np.array([[0.9], [0.9], [0.5]])).astype(float)
+    broken = np.full((1, 500), np.nan)
+    broken[0, [5, 50, 400]] = 1.0
+    assert tie_groups(scores) == [1, 1, 2]
+    assert tie_groups(np.vstack([scores, broken])) == [1, 1, 2, None]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(20, 80))
+def test_no_cell_changes_the_ranking_by_being_broken(seed, cells, samples):
+    """Whatever the scores: a cell with less than half of the samples, right or wrong on them, leaves every other tie group as it was."""
+    rng = np.random.default_rng(seed)
+    scores = (rng.random((cells, samples)) < rng.random((cells, 1))).astype(float)
+    scores[rng.random(scores.shape) < 0.1] = np.nan
+    broken = np.full((1, samples), np.nan)
+    fullest = int((~np.isnan(scores)).sum(axis=1).max())
+    broken[0, rng.permutation(samples)[: rng.integers(0, (fullest + 1) // 2)]] = rng.integers(0, 2)
+    assert tie_groups(np.vstack([scores, broken])) == [*tie_groups(scores), None]
+
+
+def test_nobody_leads_by_leaving_out_what_is_hard():
+    """One cell answers all, and hard questions less well; another, never better, answers only the easy 60 %: the first leads, alone where it can be told."""
+    full = np.array([1.0] * 300 + [0.4] * 200)
+    easy = np.array([0.96] * 300 + [np.nan] * 200)
+    assert easy[:300].mean() > full.mean()
+    assert tie_groups(np.vstack([easy, full])) == [2, 1]

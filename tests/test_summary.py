@@ -90,6 +90,16 @@ def test_unanswered_requests_are_coverage_and_bounds_never_zeros():
     assert cell.outcomes == {"ok": 8, "timeout": 2}
 
 
+def test_a_model_that_hardly_answered_is_not_ranked_and_named():
+    """Two models of twenty answers tie; a third that answered one, rightly, has no tie group, and a notice says which and why."""
+    rows = [row(i, score=float(i % 4 > 0), model=model) for model in "ab" for i in range(20)]
+    rows += [row(i, model="c", outcome="ok" if i == 1 else "timeout") for i in range(20)]
+    summary = summarise(table(rows), None, manifest(20, models=[{"name": name} for name in "abc"]))
+    assert [cell.scores["exact"].tie_group for cell in summary.cells] == [1, 1, None]
+    (notice,) = [one for one in summary.notices if one.kind == "set_apart"]
+    assert notice.text == "c has exact for 1 samples only, less than half of what others have: it is not ranked."
+
+
 def test_a_sample_counts_once_however_often_it_was_tried():
     """The score is the mean over samples of the mean over trials, even where trials are missing; pure counting would say 3/5."""
     rows = [row(0, trial=0), row(0, trial=1), row(0, trial=2), row(1, trial=0, score=0.0), row(1, trial=1, score=0.0), row(1, trial=2, outcome="transport")]

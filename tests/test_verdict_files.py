@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from test_compare import rows, side
 
 from evalrunner.analysis.compare import compare
@@ -29,7 +30,18 @@ def decision(text, state="fail"):
     answer = Answer(output=text, score=0.0, why=text)
     flip = FlippedSample(pair=0, metric="score_exact", kind="lost", sample_id=text, question=text, target=text, baseline=answer, candidate=answer)
     gate = GateResult(
-        metric="score_exact", cell=text, limit="max_drop", threshold=0.0, state=state, value=1.0, low=0.5, high=1.0, n=1, text=f"{text}: drop", samples_needed=9
+        metric="score_exact",
+        cell=text,
+        limit="max_drop",
+        threshold=0.0,
+        state=state,
+        value=1.0,
+        low=0.5,
+        high=1.0,
+        n=1,
+        text=f"{text}: drop",
+        samples_needed=9,
+        pair=0,
     )
     comparison = compare(side(f"old {text}", rows([1.0], prompt=text)), side("new", rows([0.0], prompt=text)))
     return Decision(state=state, gates=(gate,), comparison=comparison, flips=(flip,))
@@ -50,7 +62,7 @@ def test_junit_is_valid_xml_for_any_text(text):
         pair=0, metric="m", kind="lost", sample_id=text, question=text, target=None, baseline=Answer(output=text, score=1.0, why=None),
         candidate=Answer(output=None, score=0.0, why=text),
     )  # fmt: skip
-    gate = GateResult(metric="m", cell=text, limit="min", threshold=0.0, state="fail", value=1.0, low=0.5, high=1.0, n=1, text=text)
+    gate = GateResult(metric="m", cell=text, limit="min", threshold=0.0, state="fail", value=1.0, low=0.5, high=1.0, n=1, text=text, pair=0)
     comparison = compare(side("old", rows([1.0])), side("new", rows([0.0])))
     ET.fromstring(junit(Decision(state="fail", gates=(gate,), comparison=comparison, flips=(flip,))))  # noqa: S314 - our own text
 
@@ -72,6 +84,33 @@ def test_five_megabytes_of_output_are_cut_with_a_note():
     assert len(found) < 2_000_000
     assert b"(cut: 5,000,000 characters)" in found
     assert len(markdown(decision("x" * 5_000_000))) < 100_000
+
+
+def flip(at, pair=0, text="x"):
+    answer = Answer(output=text, score=0.0, why=text)
+    return FlippedSample(pair=pair, metric="score_exact", kind="lost", sample_id=f"s{at}", question=text, target=text, baseline=answer, candidate=answer)
+
+
+def test_a_comment_has_room_in_a_pull_request():
+    """Forty long answers that were lost, and hundreds of gates: GitHub takes the comment, no tag stays open, and what was cut is said."""
+    one = decision("fine")
+    long = replace(one, flips=tuple(flip(at, text=f"{at} " * 400) for at in range(40)))
+    many = replace(one, gates=tuple(replace(one.gates[0], text="a long line of evidence " * 20) for _ in range(500)))
+    for found in (markdown(long), markdown(many)):
+        assert len(found) <= 60_000
+        assert found.count("<details") == found.count("</details>")
+        assert "more parts would make this longer than a comment may be" in found
+        assert found.endswith("Intervals are 95 %.\n")
+    assert "Cut here" not in markdown(one)
+
+
+def test_evidence_is_that_of_the_gate_s_own_cell():
+    """Two cells lost samples, one gate failed: JUnit lists the samples of its cell and no other."""
+    one = decision("a")
+    one = replace(one, comparison=replace(one.comparison, pairs=one.comparison.pairs * 2), flips=(flip(1), flip(2, pair=1)))
+    failure = ET.fromstring(junit(one)).find("testsuite/testcase/failure").text  # noqa: S314 - our own text
+    assert "lost sample s1" in failure
+    assert "lost sample s2" not in failure
 
 
 @pytest.mark.parametrize("text", HOSTILE)

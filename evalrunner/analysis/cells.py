@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
+from scipy import special
 
 from evalrunner.analysis.intervals import mean_intervals, quantile_ranks, wilson
 from evalrunner.analysis.power import pass_all_k, pass_at_k
 from evalrunner.analysis.rows import LATENCIES, TOKENS, Factor, Floats, Ints, Rows, factor
 from evalrunner.analysis.stats import tie_groups
-from evalrunner.analysis.tables import Cost, Distribution, Estimate, Quantile, Repeat, Slice, TokenCount
+from evalrunner.analysis.tables import Cost, Distribution, Estimate, Mean, Quantile, Repeat, Slice, TokenCount
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99)
 MAX_TAG_VALUES = 50
@@ -34,7 +36,10 @@ def score_units(rows: Rows, scorer: str) -> Scored:
 
 def by_unit(rows: Rows, column: str) -> Scored:
     """A column over the answered requests that have it, added up by sample and cell."""
-    values = rows.number(column)
+    return _added_up(rows, rows.number(column))
+
+
+def _added_up(rows: Rows, values: Floats) -> Scored:
     have = rows.answered & ~np.isnan(values)
     size = len(rows.first)
     count = np.bincount(rows.unit[have], minlength=size)
@@ -184,12 +189,36 @@ def latencies(rows: Rows) -> list[dict[str, Distribution]]:
 
 def speeds(rows: Rows) -> list[dict[str, Distribution]]:
     """Per cell: output tokens per second of each answered request, once they flow (1000 / TPOT) and end to end (N / e2e)."""
+    found = {name: distributions(values, rows.cell, len(rows.cells)) for name, values in _speeds(rows).items()}
+    return [{name: found[name][at] for name in found} for at in range(len(rows.cells))]
+
+
+def _speeds(rows: Rows) -> dict[str, Floats]:
     tpot, latency = rows.number("tpot_ms"), rows.number("latency_ms")
     with np.errstate(divide="ignore", invalid="ignore"):
         decode = np.where(rows.answered & (tpot > 0), 1000 / tpot, np.nan)
         overall = np.where(rows.answered & (latency > 0), rows.number("completion_tokens") / latency * 1000, np.nan)
-    found = [distributions(values, rows.cell, len(rows.cells)) for values in (decode, overall)]
-    return [{"decode_tok_s": a, "e2e_tok_s": b} for a, b in zip(*found, strict=True)]
+    return {"decode_tok_s": decode, "e2e_tok_s": overall}
+
+
+def means(rows: Rows) -> list[dict[str, Mean]]:
+    """Per cell: the mean of every column that has one."""
+    found: list[dict[str, Mean]] = [{} for _ in rows.cells]
+    columns = ((name, rows.number(name)) for name in (*LATENCIES, *TOKENS.values(), "cost"))
+    unit_cell, size = rows.cell[rows.first], len(rows.cells)
+    for name, values in chain(columns, _speeds(rows).items()):
+        units = _added_up(rows, values)
+        have = units.requests > 0
+        at, known = unit_cell[have], units.mean[have]
+        n = np.bincount(at, minlength=size)
+        value = np.bincount(at, weights=known, minlength=size) / np.maximum(n, 1)
+        variance = np.bincount(at, weights=(known - value[at]) ** 2, minlength=size) / np.maximum(n - 1, 1)
+        half = special.stdtrit(np.maximum(n - 1, 1), 0.975) * np.sqrt(variance / np.maximum(n, 1))
+        low, high = value - half, value + half
+        for cell in np.flatnonzero(n).tolist():
+            ends = (float(low[cell]), float(high[cell])) if n[cell] > 1 else (None, None)
+            found[cell][name] = Mean(value=float(value[cell]), low=ends[0], high=ends[1], n=int(n[cell]))
+    return found
 
 
 def token_counts(rows: Rows, group: Ints, size: int) -> list[dict[str, TokenCount]]:

@@ -1,5 +1,6 @@
 """Gates: conditions on a run, decided three ways. A limit is broken only where the 95 % interval lies wholly beyond it, and held only where it lies
-wholly within. Numbers without an interval (totals, coverage, tokens) are compared as they are. Nothing measured never passes.
+wholly within. Totals, coverage and cost per correct answer have no interval and are compared as they are. Nothing measured never passes, and neither does
+a cell of the plan that has no row.
 """
 
 from __future__ import annotations
@@ -10,30 +11,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
-from scipy import special
+from msgspec.structs import replace
 
 from evalrunner.analysis.compare import Better, CellName, Comparison, PairedCells
-from evalrunner.analysis.intervals import Z95
 from evalrunner.analysis.paired import quantile_difference
-from evalrunner.analysis.power import samples_needed
-from evalrunner.analysis.rules import PERCENTILES, SPEEDS, TOKENS, CellKey, Rule, matches, metric_problem
-from evalrunner.analysis.tables import CellSummary, Distribution, Summary
+from evalrunner.analysis.power import samples_to_decide
+from evalrunner.analysis.rules import PERCENTILES, SPEEDS, CellKey, Rule, is_about, matches, metric_problem, unserved
+from evalrunner.analysis.summary import label_of, varying
+from evalrunner.analysis.tables import CellSummary, Distribution, Mean, Summary
 from evalrunner.errors import ConfigError
 
 State = Literal["pass", "fail", "inconclusive", "no data"]
+Limit = Literal["min", "max", "max_drop"]
 _WORST: tuple[State, ...] = ("no data", "fail", "inconclusive", "pass")
 
 
 class GateResult(Struct, frozen=True, kw_only=True):
-    """One limit on one cell. `value` with its interval is the measured number, for `max_drop` how much worse than `baseline` it is.
+    """One limit on one cell. `value` with its interval is the measured number, for `max_drop` how much worse than `baseline` it is; an end that cannot be
+    known, as of a cost of which parts are unknown, is None.
 
     `bounds`: the score with everything unanswered counted as 0 and as 1 · `samples_needed` (inconclusive only): how many samples would decide, if what
-    was measured is true · `text` says it all in one line.
+    was measured is true · `pair`: its place in `Comparison.pairs` · `text` says it all in one line.
     """
 
     metric: str
     cell: str
-    limit: Literal["min", "max", "max_drop"]
+    limit: Limit
     threshold: float
     state: State
     value: float | None
@@ -44,6 +47,7 @@ class GateResult(Struct, frozen=True, kw_only=True):
     baseline: float | None = None
     bounds: tuple[float, float] | None = None
     samples_needed: int | None = None
+    pair: int | None = None
 
 
 class Against(NamedTuple):
@@ -54,7 +58,9 @@ class Against(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A number of a cell with its 95 % interval (equal to it where it is exact). None, with n, where there are too few: `needed` says how many."""
+    """A number of a cell with its 95 % interval: equal to it where it is exact, infinite where an end cannot be known. None, with n, where there are too
+    few: `needed` says how many. `note`: what a reader must know beside it.
+    """
 
     value: float | None
     low: float | None
@@ -62,24 +68,39 @@ class Measured(NamedTuple):
     n: int
     needed: int = 1
     bounds: tuple[float, float] | None = None
+    note: str = ""
 
 
-def check_gates(rules: Sequence[Rule], summary: Summary, against: Against | None = None) -> list[GateResult]:
-    """Every rule on every cell it is about. Raises `ConfigError` for an unknown metric, a rule without a limit, or `max_drop` without a baseline."""
+NOTHING = Measured(None, None, None, 0)
+
+
+def check_gates(rules: Sequence[Rule], summary: Summary, against: Against | None = None, within: Mapping[str, Any] | None = None) -> list[GateResult]:
+    """Every rule on every cell it is about, those of the plan that have no row included; `within` narrows the run to some cells, as `summary` is already.
+
+    Raises `ConfigError` for an unknown metric, a rule without a limit, or `max_drop` without a baseline.
+    """
     found = []
+    missing = unserved(summary.run.plan, [key_of(cell) for cell in summary.cells], within or {})
+    names = varying([*(key_of(cell) for cell in summary.cells), *(key for key, _ in missing)])
     for rule in rules:
         if problem := metric_problem(rule.metric, summary.scorers):
             raise ConfigError(f"gate: {problem}")
         if rule.min is None and rule.max is None and rule.max_drop is None:
             raise ConfigError(f"gate: {rule.metric} has no limit (min, max or max_drop)")
-        cells = [cell for cell in summary.cells if _chosen(cell, rule)]
-        results = [result for cell in cells for result in _limits(rule, cell)]
-        if rule.max_drop is not None:
-            if against is None:
-                raise ConfigError(f"gate: max_drop of {rule.metric} needs a baseline")
-            results += [_drop(rule, cell, against) for cell in cells]
-        found += results or [_nothing(rule)]
+        if rule.max_drop is not None and against is None:
+            raise ConfigError(f"gate: max_drop of {rule.metric} needs a baseline")
+        results = [result for cell in summary.cells if is_about(rule, key_of(cell), list(cell.scores)) for result in _on_cell(rule, cell, against)]
+        results += [undecided(rule, label_of(key, names), "no request of this cell has a row") for key, scorers in missing if is_about(rule, key, scorers)]
+        asked = ", ".join(f"{name}={value}" for name, value in rule.where.items())
+        found += results or [undecided(rule, asked, f"no cell {f'has {asked}' if asked else 'was measured'}")]
     return found
+
+
+def undecided(rule: Rule, cell: str, why: str) -> GateResult:
+    """A rule that nothing was measured for."""
+    limit, threshold = next((name, value) for name, value in _thresholds(rule) if value is not None)
+    text = f"{cell}: {rule.metric}: no data ({why})" if cell else f"{rule.metric}: no data ({why})"
+    return GateResult(metric=rule.metric, cell=cell, limit=limit, threshold=threshold, state="no data", value=None, low=None, high=None, n=0, text=text)
 
 
 def gates_state(results: Sequence[GateResult]) -> State:
@@ -87,47 +108,34 @@ def gates_state(results: Sequence[GateResult]) -> State:
     return next((state for state in _WORST if any(one.state == state for one in results)), "pass")
 
 
-def _chosen(cell: CellSummary, rule: Rule) -> bool:
-    """Whether a rule is about a cell: `where` says so, and a score is asked only of prompt sets that have its scorer."""
-    scorer = rule.metric.removeprefix("score_").removeprefix("cost.per_correct.")
-    return chosen(cell, rule.where) and (scorer == rule.metric or scorer in cell.scores)
-
-
 def chosen(cell: CellSummary, where: Mapping[str, Any]) -> bool:
     """Whether a cell has every value of `where`."""
-    return matches(CellKey(cell.prompt_set, cell.prompt, cell.model, cell.provider, json.dumps(cell.params), cell.stream), where)
+    return matches(key_of(cell), where)
 
 
-def _nothing(rule: Rule) -> GateResult:
-    asked = ", ".join(f"{name}={value}" for name, value in rule.where.items())
-    limit, threshold = next((name, value) for name, value in _thresholds(rule) if value is not None)
-    text = f"{rule.metric}: no cell {f'has {asked}' if asked else 'was measured'}"
-    return GateResult(metric=rule.metric, cell=asked, limit=limit, threshold=threshold, state="no data", value=None, low=None, high=None, n=0, text=text)
+def key_of(cell: CellSummary) -> CellKey:
+    """Its name as its rows have it."""
+    return CellKey(cell.prompt_set, cell.prompt, cell.model, cell.provider, json.dumps(cell.params, sort_keys=True), cell.stream)
 
 
-def _thresholds(rule: Rule) -> tuple[tuple[Literal["min", "max", "max_drop"], float | None], ...]:
+def _thresholds(rule: Rule) -> tuple[tuple[Limit, float | None], ...]:
     return ("min", rule.min), ("max", rule.max), ("max_drop", rule.max_drop)
 
 
-def _limits(rule: Rule, cell: CellSummary) -> list[GateResult]:
-    return [_decided(rule, cell, limit, threshold, measure(cell, rule.metric)) for limit, threshold in _thresholds(rule)[:2] if threshold is not None]
+def _on_cell(rule: Rule, cell: CellSummary, against: Against | None) -> list[GateResult]:
+    pairs = enumerate(against.comparison.pairs if against else ())
+    at, pair = next(((at, pair) for at, pair in pairs if same_cell(pair.candidate, cell)), (None, None))
+    found = [_decided(rule, cell, limit, threshold, measure(cell, rule.metric)) for limit, threshold in _thresholds(rule)[:2] if threshold is not None]
+    if rule.max_drop is not None and against is not None:
+        found.append(_drop(rule, cell, pair, against.baseline))
+    return [replace(one, pair=at) for one in found]
 
 
-def _decided(
-    rule: Rule, cell: CellSummary, limit: Literal["min", "max", "max_drop"], threshold: float, found: Measured, base: float | None = None
-) -> GateResult:
-    state, needed = _state(limit, threshold, found), None
-    if state == "inconclusive":
-        needed = _needed(found, threshold)
-    shown = "no data" if found.value is None else f"{found.value + 0.0:.4g}"
-    if found.value is not None and found.low is not None and found.high is not None and found.low != found.high:
-        shown += f" [{found.low:.4g}, {found.high:.4g}]"
-    sign = "≥" if limit == "min" else "≤"
+def _decided(rule: Rule, cell: CellSummary, limit: Limit, threshold: float, found: Measured, base: float | None = None) -> GateResult:
+    state = _state(limit, threshold, found)
+    needed = _needed(found, threshold) if state == "inconclusive" else None
     what = f"drop of {rule.metric}" if limit == "max_drop" else rule.metric
-    extra = f"; {needed:,} would decide" if needed else ""
-    if found.bounds is not None and found.bounds[1] - found.bounds[0] > 1e-9:
-        extra += f"; with the unanswered counted, from {found.bounds[0]:.4g} to {found.bounds[1]:.4g}"
-    text = f"{cell.label}: {what} {sign} {threshold:g}: {state} ({shown}, n = {found.n:,}{extra})"
+    text = f"{cell.label}: {what} {'≥' if limit == 'min' else '≤'} {threshold:g}: {state} ({_shown(found, needed)})"
     return GateResult(
         metric=rule.metric,
         cell=cell.label,
@@ -135,8 +143,8 @@ def _decided(
         threshold=threshold,
         state=state,
         value=found.value,
-        low=found.low,
-        high=found.high,
+        low=_known(found.low),
+        high=_known(found.high),
         n=found.n,
         text=text,
         baseline=base,
@@ -145,24 +153,40 @@ def _decided(
     )
 
 
-def _state(limit: str, threshold: float, found: Measured) -> State:
+def _known(end: float | None) -> float | None:
+    return end if end is not None and math.isfinite(end) else None
+
+
+def _shown(found: Measured, needed: int | None) -> str:
+    """`0.9 [0.85, 0.95], n = 100; 500 would decide`."""
+    shown = "no data" if found.value is None else f"{found.value + 0.0:.4g}"
+    if found.value is not None and found.low is not None and found.high is not None and found.low != found.high:
+        shown += f" [{', '.join('?' if _known(end) is None else f'{end:.4g}' for end in (found.low, found.high))}]"
+    parts = [f"{shown}, n = {found.n:,}"]
+    if needed:
+        parts.append(f"{needed:,} would decide")
+    if found.bounds is not None and found.bounds[1] - found.bounds[0] > 1e-9:
+        parts.append(f"with the unanswered counted, from {found.bounds[0]:.4g} to {found.bounds[1]:.4g}")
+    return "; ".join([*parts, *([found.note] if found.note else [])])
+
+
+def _state(limit: Limit, threshold: float, found: Measured) -> State:
     if found.n == 0:
         return "no data"
     if found.value is None or found.low is None or found.high is None:
         return "inconclusive"
-    low, high = (found.low, found.high) if limit != "min" else (-found.high, -found.low)
-    top = threshold if limit != "min" else -threshold
-    if low > top:
+    low, high, top = (found.low, found.high, threshold) if limit != "min" else (-found.high, -found.low, -threshold)
+    rounding = 1e-9 * abs(top)
+    if low > top + rounding:
         return "fail"
-    return "pass" if high <= top else "inconclusive"
+    return "pass" if high <= top + rounding else "inconclusive"
 
 
 def _needed(found: Measured, threshold: float) -> int | None:
-    """Samples that would decide if the measured value is true; for a percentile of too few, the least it needs."""
+    """Samples that would decide; for a percentile of too few, the least it needs."""
     if found.value is None or found.low is None or found.high is None:
         return found.needed
-    sd = (found.high - found.low) / 2 / Z95 * math.sqrt(found.n)
-    return samples_needed(sd, abs(found.value - threshold))
+    return samples_to_decide((found.value, found.low, found.high), threshold, found.n)
 
 
 def measure(cell: CellSummary, metric: str) -> Measured:
@@ -171,74 +195,105 @@ def measure(cell: CellSummary, metric: str) -> Measured:
     if name.startswith("score_"):
         score = cell.scores.get(metric.removeprefix("score_"))
         if score is None:
-            return Measured(None, None, None, 0)
+            return NOTHING
         bounds = None if score.low_bound is None or score.high_bound is None else (score.low_bound, score.high_bound)
         return Measured(score.value, score.low, score.high, score.n, bounds=bounds)
     if name == "coverage":
         return _exact(cell.coverage, cell.planned)
     if name == "cost":
         return _cost(cell, part)
-    for kind, column in TOKENS.items():
-        if name == column:
-            return _exact(cell.tokens[kind].mean, cell.tokens[kind].n)
-    return _timed({**cell.latency, **cell.speed}[name], part)
+    return _percentile({**cell.latency, **cell.speed}[name], part) if part else _mean(cell.means.get(name))
 
 
 def _exact(value: float | None, n: int) -> Measured:
     return Measured(value, value, value, n if value is not None else 0)
 
 
+def _mean(found: Mean | None) -> Measured:
+    return NOTHING if found is None else Measured(found.value, found.low, found.high, found.n, 2)
+
+
 def _cost(cell: CellSummary, part: str) -> Measured:
+    """Where the cost of some answers is unknown, what is known is the least it can be, and nothing is the most."""
     kind, _, scorer = part.partition(".")
-    if kind == "per_correct":
-        return _exact(cell.cost.per_correct.get(scorer), cell.answered)
+    cost, known = cell.cost, cell.answered - cell.cost.unknown
+    if cost.total is None:
+        return NOTHING
     if kind == "total":
-        return _exact(cell.cost.total, cell.done)
-    per_request = cell.cost.per_1000 if kind == "per_1000" or cell.cost.per_1000 is None else cell.cost.per_1000 / 1000
-    return _exact(per_request, cell.answered)
+        found = _exact(cost.total, known)
+    elif kind == "per_correct":
+        score = cell.scores.get(scorer)
+        found = _exact(cost.total / score.total if score is not None and score.total else None, known)
+    else:
+        found = _mean(cell.means.get("cost"))
+        found = _scaled(found, 1000.0 if kind == "per_1000" else 1.0)
+    if not cost.unknown or found.value is None:
+        return found
+    low = found.value if kind in {"total", "per_correct"} else max(found.low or 0.0, 0.0) * known / cell.answered
+    return found._replace(low=low, high=math.inf, note=_unknown(cell))
 
 
-def _timed(found: Distribution, part: str) -> Measured:
-    if part:
-        quantile = found.quantiles[PERCENTILES.index(part)]
-        return Measured(quantile.value, quantile.low, quantile.high, quantile.n, quantile.needed)
-    if found.mean is None or found.sd is None:
-        return Measured(None, None, None, found.n, 2)
-    half = float(special.stdtrit(found.n - 1, 0.975)) * found.sd / math.sqrt(found.n)
-    return Measured(found.mean, found.mean - half, found.mean + half, found.n)
+def _unknown(*cells: CellSummary) -> str:
+    return f"the cost of {sum(cell.cost.unknown for cell in cells):,} answers is unknown"
 
 
-def _drop(rule: Rule, cell: CellSummary, against: Against) -> GateResult:
+def _scaled(found: Measured, factor: float) -> Measured:
+    value, low, high = (None if one is None else factor * one for one in found[:3])
+    return found._replace(value=value, low=low, high=high)
+
+
+def _percentile(found: Distribution, part: str) -> Measured:
+    quantile = found.quantiles[PERCENTILES.index(part)]
+    return Measured(quantile.value, quantile.low, quantile.high, quantile.n, quantile.needed)
+
+
+def _drop(rule: Rule, cell: CellSummary, pair: PairedCells | None, baseline: Summary) -> GateResult:
     """How much worse than its partner: paired by sample where there is such a difference, else from the two cells' own numbers."""
-    pair = next((pair for pair in against.comparison.pairs if _same(pair.candidate, cell)), None)
-    partner = next((one for one in against.baseline.cells if pair and _same(pair.baseline, one)), None)
+    partner = next((one for one in baseline.cells if pair and same_cell(pair.baseline, one)), None)
     threshold = rule.max_drop or 0.0
     if pair is None or partner is None:
-        return _decided(rule, cell, "max_drop", threshold, Measured(None, None, None, 0))
+        return _decided(rule, cell, "max_drop", threshold, NOTHING._replace(note="the baseline has no answer to hold it against"))
     base = measure(partner, rule.metric).value
     return _decided(rule, cell, "max_drop", threshold, _worsening(rule.metric, pair, (partner, cell)), base)
 
 
-def _same(name: CellName, cell: CellSummary) -> bool:
+def same_cell(name: CellName, cell: CellSummary) -> bool:
+    """Whether a cell of a comparison is this one of a summary."""
     return all(getattr(name, part) == getattr(cell, part) for part in CellName.__struct_fields__)
 
 
 def _worsening(metric: str, pair: PairedCells, cells: tuple[CellSummary, CellSummary]) -> Measured:
     """Up is worse."""
-    better = _direction(metric)
-    paired = pair.metrics.get(metric)
-    if paired is not None and paired.low is not None and paired.high is not None and paired.difference is not None:
-        bounds = None if paired.low_bound is None or paired.high_bound is None else (paired.low_bound, paired.high_bound)
-        value, low, high, n = paired.difference, paired.low, paired.high, paired.n
-    else:
-        first, second = measure(cells[0], metric), measure(cells[1], metric)
-        if first.value is None or first.low is None or first.high is None or second.value is None or second.low is None or second.high is None:
-            return Measured(None, None, None, min(first.n, second.n), max(first.needed, second.needed))
-        low, high = quantile_difference((first.value, first.low, first.high), (second.value, second.low, second.high))
-        value, n, bounds = second.value - first.value, min(first.n, second.n), None
-    if better == "lower":
-        return Measured(value, low, high, n, bounds=bounds)
-    return Measured(-value, -high, -low, n, bounds=None if bounds is None else (-bounds[1], -bounds[0]))
+    name = metric.partition(".")[0]
+    if why := pair.not_compared.get(name):
+        return NOTHING._replace(note=why)
+    found = _paired(metric, pair, cells) or _unpaired(metric, cells)
+    if found.value is None or found.low is None or found.high is None or _direction(metric) == "lower":
+        return found
+    bounds = None if found.bounds is None else (-found.bounds[1], -found.bounds[0])
+    return found._replace(value=-found.value, low=-found.high, high=-found.low, bounds=bounds)
+
+
+def _paired(metric: str, pair: PairedCells, cells: tuple[CellSummary, CellSummary]) -> Measured | None:
+    paired = pair.metrics.get("cost" if metric == "cost.per_1000" else metric)
+    if paired is not None and paired.n == 0:
+        return NOTHING._replace(note="no sample was answered on both sides")
+    if paired is None or paired.low is None or paired.high is None or paired.difference is None:
+        return None
+    bounds = None if paired.low_bound is None or paired.high_bound is None else (paired.low_bound, paired.high_bound)
+    found = _scaled(Measured(paired.difference, paired.low, paired.high, paired.n, bounds=bounds), 1000.0 if metric == "cost.per_1000" else 1.0)
+    if metric.startswith("cost") and any(cell.cost.unknown for cell in cells):
+        low, high = (-math.inf if cells[0].cost.unknown else found.low, math.inf if cells[1].cost.unknown else found.high)
+        return found._replace(low=low, high=high, note=_unknown(*cells))
+    return found
+
+
+def _unpaired(metric: str, cells: tuple[CellSummary, CellSummary]) -> Measured:
+    first, second = (measure(cell, metric) for cell in cells)
+    if first.value is None or first.low is None or first.high is None or second.value is None or second.low is None or second.high is None:
+        return Measured(None, None, None, min(first.n, second.n), max(first.needed, second.needed))
+    low, high = quantile_difference((first.value, first.low, first.high), (second.value, second.low, second.high))
+    return Measured(second.value - first.value, low, high, min(first.n, second.n), note="; ".join(filter(None, (first.note, second.note))))
 
 
 def _direction(metric: str) -> Better:

@@ -76,6 +76,7 @@ def _answers(tries: Attempts | None, cells: Sequence[CellSummary], models: Seque
             yield _notice("response_models", f"{one.model} was answered by {len(names)} different models: {', '.join(names)}.", model=one.model, names=names)
         if maybe := one.outcomes.get("timeout", 0) + one.outcomes.get("broken_stream", 0):
             yield _notice("maybe_billed", f"{maybe} requests of {one.model} broke off; the provider may bill them all the same.", model=one.model, count=maybe)
+    yield from _set_apart(cells)
     unscored: dict[str, int] = {}
     for cell in cells:
         for name, estimate in cell.scores.items():
@@ -92,6 +93,16 @@ def _stalls(rows: Rows) -> Iterator[Notice]:
         longest = float(np.nanmax(rows.number("stalled_ms")))
         text = f"Latencies leave out {count} requests: this process stood still while they were under way, for up to {longest / 1000:.1f} s."
         yield _notice("stalled", text, count=count, seconds=round(longest / 1000, 1))
+
+
+def _set_apart(cells: Sequence[CellSummary]) -> Iterator[Notice]:
+    """Cells with a score and no tie group, where others have one."""
+    ranked = {(cell.prompt_set, name) for cell in cells for name, estimate in cell.scores.items() if estimate.tie_group}
+    for cell in cells:
+        for name, estimate in cell.scores.items():
+            if estimate.n and estimate.tie_group is None and (cell.prompt_set, name) in ranked:
+                text = f"{cell.label} has {name} for {estimate.n} samples only, less than half of what others have: it is not ranked."
+                yield _notice("set_apart", text, cell=cell.label, scorer=name, count=estimate.n)
 
 
 def _money(rows: Rows, cells: Sequence[CellSummary], manifest: Mapping[str, Any]) -> Iterator[Notice]:

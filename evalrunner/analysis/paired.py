@@ -19,13 +19,12 @@ Verdict = Literal["better", "not worse", "worse", "inconclusive"]
 
 
 class Difference(NamedTuple):
-    """A mean paired difference; `n` samples, `sd` of their differences (for planning, see `planning_sd`)."""
+    """A mean paired difference over `n` samples."""
 
     value: float
     low: float
     high: float
     n: int
-    sd: float
     method: str
 
 
@@ -39,18 +38,18 @@ def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -
     d = candidate - baseline
     n = d.size
     if n == 0:
-        return Difference(0.0, -1.0, 1.0, 0, 1.0, "none")
-    value, sd = float(d.mean()), planning_sd(d, bounded=True)
+        return Difference(0.0, -1.0, 1.0, 0, "none")
+    value = float(d.mean())
     if trials == 1 and is_binary(baseline) and is_binary(candidate):
         low, high = tango(float(d[d > 0].sum()), float(-d[d < 0].sum()), n)
-        return Difference(value, low, high, n, sd, "tango")
+        return Difference(value, low, high, n, "tango")
     at_ends = float(np.mean(_at_end(baseline) & _at_end(candidate)))
     end = (PAIR_END * at_ends**2 + PAIR_LEAST) / trials
     unit = (d + 1) / 2
     centre = float(d.sum()) / (n + 2 * end)
     widen = float(special.stdtrit(max(n - 1, 1), 0.975)) / Z95 * math.sqrt((n + 1) / max(n - 1, 0.5))
     low, high = (centre + (2 * float(edge) - 1 - centre) * widen for edge in mean_intervals(n, unit.sum(), (unit**2).sum(), (unit**3).sum(), end))
-    return Difference(value, max(-1.0, min(low, value)), min(1.0, max(high, value)), n, sd, "bayesian bootstrap")
+    return Difference(value, max(-1.0, min(low, value)), min(1.0, max(high, value)), n, "bayesian bootstrap")
 
 
 def _at_end(scores: Floats) -> npt.NDArray[np.bool_]:
@@ -66,9 +65,9 @@ def mean_difference(baseline: Floats, candidate: Floats) -> Difference:
     n = d.size
     if n < 2:
         value = float(d.mean()) if n else 0.0
-        return Difference(value, -np.inf, np.inf, n, np.inf, "none")
+        return Difference(value, -np.inf, np.inf, n, "none")
     half = float(special.stdtrit(n - 1, 0.975) * d.std(ddof=1) / np.sqrt(n))
-    return Difference(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, n, planning_sd(d, bounded=False), "t")
+    return Difference(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, n, "t")
 
 
 def quantile_difference(baseline: tuple[float, float, float], candidate: tuple[float, float, float]) -> Interval:
@@ -107,16 +106,9 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
 
 def verdict(low: float, high: float, margin: float = 0.0) -> Verdict:
-    """What an interval of a difference says, up being good: worse if wholly below -margin, better if wholly above 0, not worse if wholly above -margin."""
+    """What an interval of a difference says, up being good: worse if wholly below -margin, better if wholly above 0, not worse if nowhere below -margin."""
     if high < -margin:
         return "worse"
     if low > 0:
         return "better"
-    return "not worse" if low > -margin else "inconclusive"
-
-
-def planning_sd(differences: Floats, *, bounded: bool) -> float:
-    """Standard deviation of the differences, for planning. Scores get two samples more, one gained and one lost: equal so far is not equal for ever."""
-    if not bounded:
-        return float(differences.std(ddof=1))
-    return float(np.concatenate([differences, [1.0, -1.0]]).std())
+    return "not worse" if low >= -margin else "inconclusive"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evalrunner.analysis.rows import Ints, Rows, as_table, columns_needed
-from evalrunner.analysis.rules import CellKey, as_text, matches
+from evalrunner.analysis.rules import CellKey, as_text, matches, unserved
 from evalrunner.errors import ConfigError, DatasetError
 
 EXAMPLES = 5
@@ -23,6 +23,10 @@ class Side(NamedTuple):
     results: pa.Table | pd.DataFrame
     plan: Mapping[str, Any]
     where: Mapping[str, str]
+
+    def unserved(self, rows: Rows) -> list[CellKey]:
+        """The chosen cells of the plan that have no row."""
+        return [key for key, _ in unserved(self.plan, rows.cells, self.where)]
 
 
 class Matched(NamedTuple):
@@ -40,33 +44,43 @@ class Matched(NamedTuple):
 
 
 def open_side(side: Side) -> tuple[Rows, list[int]]:
-    """The rows of a side and its chosen cells. Raises `ConfigError` where none is chosen."""
+    """The rows of a side and its chosen cells. Raises `ConfigError` where neither rows nor plan have one."""
     columns = side.results.column_names if isinstance(side.results, pa.Table) else list(side.results.columns)
     rows = Rows(as_table(side.results, columns_needed(columns)), side.plan)
     chosen = [at for at, key in enumerate(rows.cells) if matches(key, side.where)]
-    if not chosen:
+    if not chosen and not side.unserved(rows):
         asked = ", ".join(f"{name}={value}" for name, value in side.where.items())
         raise ConfigError(f"{side.name}: no cell has {asked}" if asked else f"{side.name}: there are no rows to compare")
     return rows, chosen
 
 
-def pair_cells(sides: tuple[Side, Side], cells: tuple[list[CellKey], list[CellKey]], renames: Mapping[str, str]) -> list[tuple[int, int]]:
+def pair_cells(
+    sides: tuple[Side, Side],
+    cells: tuple[list[CellKey], list[CellKey]],
+    renames: Mapping[str, str],
+    *,
+    waiting: tuple[list[CellKey], list[CellKey]] = ([], []),
+    alike: Sequence[str] = (),
+) -> list[tuple[int, int]]:
     """Pairs (place in the first list, place in the second): equal but for what either `where` fixes, after renaming the baseline's names.
 
-    One cell against one cell is a pair whatever they are called. Raises `ConfigError` for cells without a partner, or with several.
+    One cell against one cell is a pair whatever they are called, if they are equal in what `alike` names. A cell whose partner has no row yet (`waiting`)
+    has no pair. Raises `ConfigError` for other cells without a partner, or with several.
     """
-    if len(cells[0]) == len(cells[1]) == 1:
-        return [(0, 0)]
     free = {*sides[0].where, *sides[1].where}
-    mine = [_identity(key, free, renames) for key in cells[0]]
-    theirs = [_identity(key, free, {}) for key in cells[1]]
+    if len(cells[0]) == len(cells[1]) == 1 and not any(waiting):
+        first, second = dict(_identity(cells[0][0], free, renames)), dict(_identity(cells[1][0], free, {}))
+        if all(first.get(name) == second.get(name) for name in alike):
+            return [(0, 0)]
+    mine, theirs = [_identity(key, free, renames) for key in cells[0]], [_identity(key, free, {}) for key in cells[1]]
+    here, there = {*mine, *(_identity(key, free, renames) for key in waiting[0])}, {*theirs, *(_identity(key, free, {}) for key in waiting[1])}
     problems = [f"{side.name}: several cells are alike but for {', '.join(sorted(free)) or 'nothing'}: {_words(one)}; choose one with [name=value]"
                 for side, ones in zip(sides, (mine, theirs), strict=True) for one in dict.fromkeys(ones) if ones.count(one) > 1]  # fmt: skip
-    problems += [f"{sides[0].name}: {_words(one)} has no partner in {sides[1].name} (--map old=new names it)" for one in mine if one not in theirs]
-    problems += [f"{sides[1].name}: {_words(one)} has no partner in {sides[0].name} (--map old=new names it)" for one in theirs if one not in mine]
+    problems += [f"{sides[0].name}: {_words(one)} has no partner in {sides[1].name} (--map old=new names it)" for one in mine if one not in there]
+    problems += [f"{sides[1].name}: {_words(one)} has no partner in {sides[0].name} (--map old=new names it)" for one in theirs if one not in here]
     if problems:
         raise ConfigError(*problems)
-    return [(at, theirs.index(one)) for at, one in enumerate(mine)]
+    return [(at, theirs.index(one)) for at, one in enumerate(mine) if one in theirs]
 
 
 def _identity(key: CellKey, free: set[str], renames: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

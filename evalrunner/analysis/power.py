@@ -23,9 +23,21 @@ def samples_needed(sd: float, effect: float, power: float = POWER) -> int | None
     return max(2, math.ceil(((Z95 + float(special.ndtri(power))) * sd / effect) ** 2))
 
 
-def minimal_detectable_effect(sd: float, n: int, power: float = POWER) -> float | None:
-    """The smallest difference that n pairs show with probability `power`: (z_0.975 + z_power) sd / √n. None for n = 0."""
-    return (Z95 + float(special.ndtri(power))) * sd / math.sqrt(n) if n else None
+def samples_to_decide(measured: tuple[float, float, float], threshold: float, n: int) -> int | None:
+    """How many samples show on which side of `threshold` a value lies, with probability 0.8, if it is as `measured` (value, low, high) over `n`.
+
+    The interval's end towards the threshold tells the standard deviation. Always more than n where the interval holds the threshold. None where no number
+    would do: the value lies on the threshold, or an end is unknown.
+    """
+    value, low, high = measured
+    reach, away = (value - low if value > threshold else high - value), abs(value - threshold)
+    found = samples_needed(reach / Z95 * math.sqrt(n), away)
+    return None if found is None or away < 1e-9 * max(1.0, abs(threshold)) else max(found, n + 1)
+
+
+def minimal_detectable_effect(sd: float, n: int, power: float = POWER) -> float:
+    """The smallest difference that n pairs show with probability `power`: (z_0.975 + z_power) sd / √n. Infinite for n = 0."""
+    return (Z95 + float(special.ndtri(power))) * sd / math.sqrt(n) if n else math.inf
 
 
 def pass_at_k(trials: npt.ArrayLike, right: npt.ArrayLike, k: int) -> Floats:

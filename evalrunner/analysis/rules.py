@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ LATENCIES = ("latency_ms", "ttft_ms", "ttft_content_ms", "tpot_ms", "user_latenc
 SPEEDS = ("decode_tok_s", "e2e_tok_s")
 PERCENTILES = ("p50", "p90", "p95", "p99")
 COSTS = ("cost", "cost.total", "cost.per_1000")
+STREAMED = frozenset({"ttft_ms", "ttft_content_ms", "tpot_ms", "user_ttft_ms", "decode_tok_s"})
+"""What only a stream has: rules for these are about streamed cells."""
 
 
 class CellKey(NamedTuple):
@@ -85,6 +88,42 @@ def known_metrics(scorers: Sequence[str]) -> list[str]:
 def matches(key: CellKey, where: Mapping[str, Any]) -> bool:
     """Whether a cell has every value of `where`: dimensions by name, anything else a parameter."""
     return all(as_text(value) == as_text(_dimension(key, name)) for name, value in where.items())
+
+
+def is_about(rule: Rule, key: CellKey, scorers: Sequence[str]) -> bool:
+    """Whether a rule is about a cell: `where` says so, a score is asked only of prompt sets with its scorer (`scorers`), TTFT only of streams."""
+    scorer = rule.metric.removeprefix("score_").removeprefix("cost.per_correct.")
+    if not key.stream and rule.metric.partition(".")[0] in STREAMED:
+        return False
+    return matches(key, rule.where) and (scorer == rule.metric or scorer in scorers)
+
+
+def planned_cells(plan: Mapping[str, Any]) -> Iterator[tuple[CellKey, Sequence[str]]]:
+    """Every cell of a manifest's plan, as its rows name it, with the scorers of its prompt set; none where the plan does not say."""
+    for model in plan.get("models") or ():
+        written = {**(plan.get("grid") or {}), **(model.get("params") or {})}
+        grid = {name: values if isinstance(values, list) else [values] for name, values in written.items()}
+        points = [{name: value for name, value in zip(grid, point, strict=True) if value is not None} for point in product(*grid.values())]
+        for one in plan.get("prompt_sets") or ():
+            for prompt, params, stream in product(one.get("prompts") or (), points, plan.get("stream") or ()):
+                key = CellKey(one["name"], prompt, model["name"], model.get("provider") or "", json.dumps(params, sort_keys=True), stream)
+                yield key, one.get("scorers") or ()
+
+
+def unserved(plan: Mapping[str, Any], served: Iterable[CellKey], where: Mapping[str, Any]) -> list[tuple[CellKey, Sequence[str]]]:
+    """The planned cells that `where` chooses and that have no row."""
+    known = {_canonical(key) for key in served}
+    return [(key, scorers) for key, scorers in planned_cells(plan) if matches(key, where) and _canonical(key) not in known]
+
+
+def _canonical(key: CellKey) -> CellKey:
+    return key._replace(params=json.dumps(key.values(), sort_keys=True))
+
+
+def alone(key: CellKey, names: Sequence[str]) -> dict[str, Any]:
+    """The `where` that finds this cell and no other; `names`: every parameter there is."""
+    plain = {name: getattr(key, name) for name in CellKey._fields if name != "params"}
+    return {**plain, **{name: key.values().get(name) for name in names}}
 
 
 def as_text(value: Any) -> str:

@@ -14,6 +14,8 @@ from scipy import fft, special
 Floats = npt.NDArray[np.float64]
 ALPHA = 0.05
 RESAMPLES = 10_000
+LEAST_SHARE = 0.5
+"""Of the fullest competitor's scores that one must have to be ranked."""
 _LATTICE = (1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 60)
 _LATTICE_LIMIT = 1 << 17
 _MANY = 200
@@ -80,14 +82,19 @@ def holm(p: npt.ArrayLike) -> Floats:
 def tie_groups(scores: Floats) -> list[int | None]:
     """Tie groups of competitors: `scores` has one row each and one column per sample, NaN where there is none.
 
-    Group 1: the best mean and all that are not significantly worse (paired, Holm over the comparisons with it, 5 %); the best of the rest leads group 2,
-    and so on. None for a row without any score. Comparisons are over the samples that both have.
+    Group 1: the leader and all that are not significantly worse (paired, Holm over the comparisons with it, 5 %); the best of the rest leads group 2, and so
+    on. Comparisons are over the samples that both have. The order is by the mean advantage over the average of all on the same samples, so that nobody leads
+    because of the samples it did not answer. A row with less than half as many scores as the fullest is set apart (None): whatever it lacks the power to
+    differ from would count as tied.
     """
     have = ~np.isnan(scores)
     counts = have.sum(axis=1)
-    means = np.where(counts > 0, np.nansum(scores, axis=1) / np.maximum(counts, 1), -np.inf)
+    enough = (counts > 0) & (counts >= LEAST_SHARE * counts.max(initial=0))
+    ranked = have & enough[:, None]
+    average = np.where(ranked, scores, 0.0).sum(axis=0) / np.maximum(ranked.sum(axis=0), 1)
+    advantage = np.where(ranked, scores - average, 0.0).sum(axis=1) / np.maximum(counts, 1)
     groups: list[int | None] = [None] * len(scores)
-    open_rows = [int(at) for at in np.argsort(-means, kind="stable") if counts[at]]
+    open_rows = [int(at) for at in np.argsort(-advantage, kind="stable") if enough[at]]
     number = 0
     while open_rows:
         number += 1

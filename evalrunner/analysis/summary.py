@@ -16,6 +16,7 @@ from evalrunner.analysis.cells import (
     costs,
     estimates,
     latencies,
+    means,
     repeats,
     score_units,
     slices,
@@ -37,6 +38,7 @@ from evalrunner.analysis.tables import (
     Effort,
     ErrorGroup,
     Estimate,
+    Mean,
     ModelSummary,
     Moment,
     Notice,
@@ -57,6 +59,7 @@ __all__ = [
     "Effort",
     "ErrorGroup",
     "Estimate",
+    "Mean",
     "ModelSummary",
     "Moment",
     "Notice",
@@ -129,7 +132,7 @@ def varying(keys: Sequence[CellKey]) -> list[str]:
     return plain + [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in params}) > 1]
 
 
-def _label(key: CellKey, differing: Sequence[str]) -> str:
+def label_of(key: CellKey, differing: Sequence[str]) -> str:
     params = key.values()
     parts = [getattr(key, name) for name in ("prompt_set", "model", "prompt") if name in differing]
     parts += [f"{name}={json.dumps(params[name], ensure_ascii=False)}" for name in differing if name in params]
@@ -150,11 +153,12 @@ def _cells(rows: Rows, scored: Mapping[str, Scored], plan: Mapping[str, Any]) ->
     outcomes, latency, speed = outcome_counts(rows, rows.cell, size), latencies(rows), speeds(rows)
     tokens, cost, differing, ids = token_counts(rows, rows.cell, size), costs(rows, scores), varying(rows.cells), rows.factor("model_id")
     first = np.searchsorted(rows.cell, np.arange(size))
+    averaged = means(rows)
     repeated = {name: repeats(rows, one, trials) for name, one in scored.items()}
     return [
         CellSummary(
             index=at,
-            label=_label(key, differing),
+            label=label_of(key, differing),
             prompt_set=key.prompt_set,
             prompt=key.prompt,
             model=key.model,
@@ -175,6 +179,7 @@ def _cells(rows: Rows, scored: Mapping[str, Scored], plan: Mapping[str, Any]) ->
             tokens=tokens[at],
             cost=cost[at],
             repeats={name: repeated[name][at] for name in scores[at] if repeated[name][at]},
+            means=averaged[at],
         )
         for at, key in enumerate(rows.cells)
     ]

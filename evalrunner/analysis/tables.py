@@ -46,7 +46,8 @@ class Estimate(Struct, frozen=True, kw_only=True):
 
     `n`: samples with a score · `scored`: requests with one · `planned`: requests that should have one · `total`: the sum of the scores ·
     `low_bound`, `high_bound`: the score with every request without one counted as 0 and as 1 ·
-    `tie_group`: from 1, the best, among the cells of the same prompt set; None outside a comparison.
+    `tie_group`: from 1, the best, among the cells of the same prompt set; None outside a comparison, and for a cell with
+    less than half as many samples as the fullest.
     """
 
     value: float | None
@@ -60,6 +61,15 @@ class Estimate(Struct, frozen=True, kw_only=True):
     low_bound: float | None
     high_bound: float | None
     tie_group: int | None = None
+
+
+class Mean(Struct, frozen=True, kw_only=True):
+    """A mean over the `n` samples that have the number, each the mean over its trials, with Student's t interval over samples (None for fewer than two)."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
 
 
 class Repeat(Struct, frozen=True, kw_only=True):
@@ -113,7 +123,8 @@ class CellSummary(Struct, frozen=True, kw_only=True):
     `answered`: with an answer · `coverage`: answered / planned.
     `scores` by scorer · `latency`: `latency_ms`, `ttft_ms`, `ttft_content_ms`, `tpot_ms`, `user_latency_ms`, `user_ttft_ms`, `wait_ms` ·
     `speed` (tokens/s per request): `decode_tok_s`, `e2e_tok_s` · `tokens`: `input`, `output`, `reasoning`, `cached`, `total` (output includes
-    reasoning, input includes cached) · `repeats` by scorer: pass@k and pass^k for k = 1 … trials, for 0/1 scores with more than one trial.
+    reasoning, input includes cached) · `repeats` by scorer: pass@k and pass^k for k = 1 … trials, for 0/1 scores with more than one trial ·
+    `means` by column (latencies, speeds, token counts, `cost` of a request): what gates are about; a column that no answer has is not in it.
     """
 
     index: int
@@ -138,6 +149,7 @@ class CellSummary(Struct, frozen=True, kw_only=True):
     tokens: dict[str, TokenCount]
     cost: Cost
     repeats: dict[str, tuple[Repeat, ...]] = field(default_factory=dict)
+    means: dict[str, Mean] = field(default_factory=dict)
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):

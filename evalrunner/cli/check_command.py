@@ -1,8 +1,10 @@
 """`evalrunner check`: validate a config and its data, print the grid, send nothing."""
 
 import argparse
+import math
 from pathlib import Path
 
+from evalrunner.analysis.power import minimal_detectable_effect
 from evalrunner.cli.saying import say
 from evalrunner.cli.tables import aligned
 from evalrunner.decisions import check_baseline
@@ -12,6 +14,9 @@ from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
 from evalrunner.plugins import origin
 from evalrunner.serving.launch import check
+
+FLIPPED = 0.2
+"""Share of the samples that two cells judge differently, for a rule of thumb before anything is known: what two prompts of one model often do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +43,9 @@ def main(args: argparse.Namespace) -> int:
         counts = (samples, prompts, len(plan.models), prompts * points, plan.trials, samples * prompts * points * plan.trials)
         rows.append([name, *(f"{count:,}" for count in counts)])
     print(plain(aligned(rows)))
+    if plan.scorer_names and (least := min(samples for _, samples, _ in sizes)):
+        seen = 100 * minimal_detectable_effect(math.sqrt(FLIPPED), least)
+        print(f"\nwith {least:,} samples, differences below about {seen:.2g} points cannot be seen (two cells, one sample in {1 / FLIPPED:.0f} flips)")
     if config.plugins:
         named = [[kind.removesuffix("s"), name, origin(kind, name)] for kind, name in config.plugins]
         print(plain(f"\n{aligned([['plug-in', 'name', 'imported from'], *named])}"))

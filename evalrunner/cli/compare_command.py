@@ -32,9 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--map", action="append", default=[], metavar="OLD=NEW", dest="renames", help="a prompt set, prompt or model has a new name")
     parser.add_argument(
-        "--margin", action="append", default=[], metavar="METRIC=X", help="how much worse a metric may be (default 0; only scores and what has a margin decide)"
+        "--margin",
+        action="append",
+        default=[],
+        metavar="METRIC=X",
+        help="how much worse a metric may be (default 0; scores and whatever is given a margin decide, beside the gate)",
     )
     parser.add_argument("--allow-changed-data", action="store_true", help="leave out samples whose data differ, instead of refusing")
+    parser.add_argument("--allow-changed-scorers", action="store_true", help="leave out scores that were computed differently, instead of refusing")
     add_inconclusive(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON on stdout")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
@@ -50,7 +55,7 @@ def add_inconclusive(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     margins = {name: _number("--margin", name, value) for name, value in (_pair("--margin", text) for text in args.margin)}
     renames = dict(_pair("--map", text) for text in args.renames)
-    options = Options(margins=margins, renames=renames, leave_out_changed=args.allow_changed_data)
+    options = Options(margins=margins, renames=renames, leave_out_changed=args.allow_changed_data, leave_out_changed_scorers=args.allow_changed_scorers)
     decision = decide(*open_both(args.baseline, args.candidate), [rule for text in args.gate for rule in rules_of(text)], options)
     strict = args.inconclusive == "fail"
     if args.json:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from evalrunner.analysis.compare import PairedCells
 from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.gates import GateResult, State
 from evalrunner.cli.verdict_words import conclusion, decision_lines, left_out, metric_words, pair_name, safe
@@ -16,25 +17,47 @@ from evalrunner.report.quantities import digits
 
 MOST_SAMPLES = 30
 LONGEST = 2_000
+LONGEST_COMMENT = 60_000
+"""GitHub takes 65,536 characters."""
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FENCE = re.compile("`{3,}")
 
 
 def markdown(decision: Decision) -> str:
-    """A comment for a pull request. Names and answers are text: no markup of theirs takes effect, nobody is mentioned."""
-    lines = [f"### evalrunner: {conclusion(decision.gates)}", "", *_gate_table(decision.gates)]
-    for pair in decision.comparison.pairs:
-        lines += ["", f"**{_text(pair_name(pair))}**: {pair.matched:,} samples in both{left_out(pair)}", "", "| metric | baseline → candidate |", "|---|---|"]
-        lines += [f"| {_text(name)} | {_text(metric_words(found))} |" for name, found in pair.metrics.items()]
+    """A comment for a pull request, of at most LONGEST_COMMENT characters: what does not fit is counted. Names and answers are text: no markup of theirs
+    takes effect, nobody is mentioned.
+    """
+    named = f"Baseline {_text(decision.comparison.baseline)}, candidate {_text(decision.comparison.candidate)}. Intervals are 95 %."
+    end = ["", named]
+    blocks = [[f"### evalrunner: {conclusion(decision.gates)}", *(f"\n{_text(note)}" for note in decision.notes)], *_gate_blocks(decision.gates)]
+    blocks += [_pair_block(pair) for pair in decision.comparison.pairs]
     for kind in ("lost", "gained"):
-        lines += _flipped([flip for flip in decision.flips if flip.kind == kind])
-    lines += ["", f"Baseline {_text(decision.comparison.baseline)}, candidate {_text(decision.comparison.candidate)}. Intervals are 95 %."]
-    return "\n".join(lines) + "\n"
+        blocks += _flipped([flip for flip in decision.flips if flip.kind == kind])
+    return _fitting(blocks, end)
+
+
+def _fitting(blocks: Sequence[Sequence[str]], end: Sequence[str]) -> str:
+    """As many blocks as have room, each as a whole, and a word about the rest."""
+    room, kept = LONGEST_COMMENT - sum(len(line) + 1 for line in end) - 200, []
+    for number, block in enumerate(blocks):
+        room -= sum(len(line) + 1 for line in block)
+        if room < 0:
+            kept += ["", f"Cut here: {len(blocks) - number:,} more parts would make this longer than a comment may be (`evalrunner compare --json` has all)."]
+            break
+        kept += block
+    return "\n".join([*kept, *end]) + "\n"
+
+
+def _pair_block(pair: PairedCells) -> list[str]:
+    rows = [f"| {_text(name)} | {_text(metric_words(found))} |" for name, found in pair.metrics.items()]
+    rows += [f"| {_text(name)} | not compared: {_text(why)} |" for name, why in pair.not_compared.items()]
+    title = f"**{_text(pair_name(pair))}**: {pair.matched:,} samples in both{left_out(pair)}"
+    return ["", title, "", "| metric | baseline → candidate |", "|---|---|", *rows]
 
 
 def gate_markdown(gates: Sequence[GateResult], title: str) -> str:
     """The gates of one run, for a step summary."""
-    return "\n".join([f"### evalrunner: {_text(title)}", "", *_gate_table(gates)]) + "\n"
+    return _fitting([[f"### evalrunner: {_text(title)}"], *_gate_blocks(gates)], [])
 
 
 def junit(decision: Decision, *, inconclusive_fails: bool = False) -> bytes:
@@ -79,19 +102,20 @@ def tell_github(gates: Sequence[GateResult], summary: str, *, inconclusive_fails
     return lines
 
 
-def _gate_table(gates: Sequence[GateResult]) -> list[str]:
-    rows = [f"| {_SIGNS[gate.state]} {gate.state} | {_text(gate.text)} |" for gate in gates]
-    return ["| gate | evidence |", "|---|---|", *rows] if rows else []
+def _gate_blocks(gates: Sequence[GateResult]) -> list[list[str]]:
+    """A table: its head, then row by row, those that did not pass first."""
+    ordered = sorted(gates, key=lambda gate: gate.state == "pass")
+    return [["", "| gate | evidence |", "|---|---|"], *([f"| {_SIGNS[gate.state]} {gate.state} | {_text(gate.text)} |"] for gate in ordered)] if gates else []
 
 
-def _flipped(flips: Sequence[FlippedSample]) -> Iterator[str]:
-    if not flips:
-        return
-    shown = f"the first {MOST_SAMPLES} of {len(flips):,}" if len(flips) > MOST_SAMPLES else f"{len(flips):,}"
-    yield from ("", f"<details{' open' if flips[0].kind == 'lost' else ''}><summary>{flips[0].kind.capitalize()}: {shown}</summary>", "")
-    for flip in flips[:MOST_SAMPLES]:
-        yield from (f"Sample {_text(flip.sample_id)}, {_text(flip.metric)}", "", *_fenced("\n".join(_told(flip))), "")
-    yield "</details>"
+def _flipped(flips: Sequence[FlippedSample]) -> Iterator[list[str]]:
+    """One sample in each block, so that a comment that is cut leaves no tag open. The first lost one can be read at once."""
+    if flips:
+        yield ["", f"**{flips[0].kind.capitalize()}: {len(flips):,}**" + (f", the first {MOST_SAMPLES}:" if len(flips) > MOST_SAMPLES else "")]
+    for at, flip in enumerate(flips[:MOST_SAMPLES]):
+        title = f"{flip.kind.capitalize()}: {_text(flip.sample_id)}, {_text(flip.metric)}"
+        opened = " open" if flip.kind == "lost" and at == 0 else ""
+        yield ["", f"<details{opened}><summary>{title}</summary>", "", *_fenced("\n".join(_told(flip))), "", "</details>"]
 
 
 def _told(flip: FlippedSample) -> Iterator[str]:
@@ -104,8 +128,8 @@ def _told(flip: FlippedSample) -> Iterator[str]:
 
 
 def _evidence(decision: Decision, gate: GateResult) -> Iterator[str]:
-    """The lost samples of a failed score."""
-    lost = [flip for flip in decision.flips if flip.kind == "lost" and flip.metric == gate.metric]
+    """The lost samples of a failed score, of the gate's own cell."""
+    lost = [flip for flip in decision.flips if flip.kind == "lost" and flip.metric == gate.metric and flip.pair == gate.pair]
     for flip in lost[:MOST_SAMPLES]:
         yield from ("", f"lost sample {_cut(flip.sample_id)}", *_told(flip))
     if len(lost) > MOST_SAMPLES:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import asdict
+
 from evalrunner.analysis.compare import CellName, MetricDifference, PairedCells
 from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.gates import GateResult, State, gates_state
@@ -22,12 +24,16 @@ CONCLUSIONS: dict[State, str] = {
     "no data": "NO DATA: nothing was measured that could pass",
 }
 
+NO_MARGIN = "no number of samples shows equals to be equal: name a margin (--margin METRIC=X, or max_drop above 0)"
+
 
 def decision_lines(decision: Decision, *, most: int = MOST_FLIPS) -> Iterator[str]:
     """The whole decision: pairs of cells, flips, gates, conclusion."""
     comparison = decision.comparison
     yield f"baseline   {safe(comparison.baseline)}"
     yield f"candidate  {safe(comparison.candidate)}"
+    for note in decision.notes:
+        yield f"note       {safe(note)}"
     for pair in comparison.pairs:
         yield ""
         yield from pair_lines(pair)
@@ -39,10 +45,15 @@ def decision_lines(decision: Decision, *, most: int = MOST_FLIPS) -> Iterator[st
 
 
 def conclusion(gates: Sequence[GateResult]) -> str:
-    """What all gates come to; for what is open, how many samples would decide it."""
+    """What all gates come to; for what is open, how many samples would decide it, or that no number would."""
     state = gates_state(gates) if gates else "no data"
+    if state != "inconclusive":
+        return CONCLUSIONS[state]
     needed = max((gate.samples_needed or 0 for gate in gates if gate.state == "inconclusive"), default=0)
-    return CONCLUSIONS[state] + (f"; {needed:,} samples would decide" if state == "inconclusive" and needed else "")
+    if needed:
+        return f"{CONCLUSIONS[state]}; {needed:,} samples would decide"
+    equal = any(gate.limit == "max_drop" and gate.threshold == 0 and gate.high is not None for gate in gates if gate.state == "inconclusive")
+    return CONCLUSIONS[state] + (f"; {NO_MARGIN}" if equal else "")
 
 
 def gate_lines(gates: Sequence[GateResult]) -> Iterator[str]:
@@ -54,11 +65,15 @@ def gate_lines(gates: Sequence[GateResult]) -> Iterator[str]:
 def pair_lines(pair: PairedCells) -> Iterator[str]:
     """One pair of cells: what each metric did, the flips in numbers, and what was left out."""
     yield f"cells  {safe(pair_name(pair))} · {pair.matched:,} samples in both{left_out(pair)}"
+    if len(differing := differences(pair)) > 1:
+        yield f"  the cells differ in {safe(', '.join(differing))}"
     for name in sorted(pair.metrics, key=lambda one: not is_score(one)):
         yield f"  {name}: {metric_words(pair.metrics[name])}"
-        if flips := pair.flips.get(name):
+        if (flips := pair.flips.get(name)) and pair.metrics[name].n:
             counted = f"lost {len(flips.lost):,}, gained {len(flips.gained):,}, both right {flips.both_right:,}, both wrong {flips.both_wrong:,}"
-            yield f"  {' ' * len(name)}  flips: {counted} (McNemar p {probability(flips.p)})"
+            yield f"  {' ' * len(name)}  flips: {counted}" + ("" if flips.p is None else f" (McNemar p {probability(flips.p)})")
+    for name, why in sorted(pair.not_compared.items(), key=lambda one: not is_score(one[0])):
+        yield f"  {safe(name)}: NOT COMPARED: {safe(why)}"
 
 
 def pair_name(pair: PairedCells) -> str:
@@ -66,6 +81,12 @@ def pair_name(pair: PairedCells) -> str:
     same = [f"{value}" for value, other in zip(_parts(pair.candidate), _parts(pair.baseline), strict=False) if value == other]
     first, second = _differing(pair.baseline, pair.candidate), _differing(pair.candidate, pair.baseline)
     return " · ".join(same + ([f"{first or '(none)'} → {second or '(none)'}"] if first or second else []))
+
+
+def differences(pair: PairedCells) -> list[str]:
+    """In what the two cells differ: `model (a → b)`."""
+    old, new = ({**asdict(cell), **cell.params, "params": None} for cell in (pair.baseline, pair.candidate))
+    return [f"{name} ({old.get(name)} → {new.get(name)})" for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def left_out(pair: PairedCells) -> str:
@@ -89,8 +110,10 @@ def metric_words(found: MetricDifference) -> str:
             facts.append(f"with them counted from {signed(found.low_bound)} to {signed(found.high_bound)}")
     if found.margin:
         facts.append(f"margin {digits(found.margin)}")
-    if found.samples_needed and (found.margin or is_score(found.metric)):
-        facts.append(f"{found.samples_needed:,} samples would decide")
+    if found.detectable is not None and is_score(found.metric) and found.verdict in {"inconclusive", "not worse"}:
+        facts.append(f"differences below about {digits(found.detectable)} cannot be seen")
+    if found.verdict == "inconclusive" and found.detectable is not None and (found.margin or is_score(found.metric)):
+        facts.append(f"{found.samples_needed:,} samples would decide" if found.samples_needed else f"name a margin (--margin {found.metric}=X)")
     return f"{digits(found.baseline)} → {digits(found.candidate)}, {signed(found.difference)}{interval} {found.verdict} ({'; '.join(facts)})"
 
 

@@ -8,7 +8,7 @@ from os.path import normpath
 from pathlib import Path
 from typing import Protocol
 
-from evalrunner.analysis.rules import CellKey, Gate, matches, metric_problem, rule_of
+from evalrunner.analysis.rules import STREAMED, CellKey, Gate, matches, metric_problem, rule_of
 from evalrunner.errors import ConfigError
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import GateBlock
@@ -51,6 +51,8 @@ def _problems(block: GateBlock, scorers: Sequence[str], cells: Sequence[CellKey]
     found: list[tuple[tuple[str, ...], str]] = []
     if problem := metric_problem(block.metric, scorers):
         found.append((("metric",), problem))
+    if block.metric.partition(".")[0] in STREAMED and not any(cell.stream for cell in cells):
+        found.append((("metric",), f"{block.metric} is measured on streams only (hint: stream: true)"))
     if block.min is None and block.max is None and block.max_drop is None:
         found.append(((), "needs min, max or max_drop"))
     if (block.max_drop is None) != (block.baseline is None):

@@ -113,15 +113,15 @@ class Plan:
                 for prompt in prompt_set.prompts:
                     yield from (point.cell for point in self._points(model, prompt_set.name, prompt.name))
 
-    def check_baselines(self, check: Callable[[Gate, Sequence[CellKey], Mapping[tuple[str, str], str]], None]) -> None:
-        """Have `check` look at each gate with the cells of this plan and the hashes of its samples. Raises `ConfigError` with what it refuses."""
+    def check_baselines(self, check: Callable[[Gate, Sequence[CellKey], Mapping[tuple[str, str], str], Mapping[str, Any]], None]) -> None:
+        """Have `check` look at each gate with the cells of this plan, the hashes of its samples and what a manifest will say. Raises `ConfigError`."""
         if not any(gate.baseline for gate in self.gates):
             return
-        problems, cells = [], cell_keys(self)
+        problems, cells, described = [], cell_keys(self), self.describe()
         hashes = {(one.name, sample.id): sample.hash for one in self.prompt_sets for sample in one.data}
         for index, gate in enumerate(self.gates):
             try:
-                check(gate, cells, hashes)
+                check(gate, cells, hashes, described)
             except RunError as error:
                 problems.append(self.config.places.line(Mistake(("gate", index, "baseline"), str(error))))
         if problems:

@@ -84,11 +84,11 @@ def group_of(name: str, cells: Sequence[CellSummary], summary: Summary) -> Group
     )
 
 
-def _rank(cell: CellSummary, scorer: str | None) -> tuple[float, int]:
-    """Best score first, the unscored last."""
+def _rank(cell: CellSummary, scorer: str | None) -> tuple[bool, float, int]:
+    """Best score first, then those with too few answers to be ranked, the unscored last."""
     estimate = cell.scores.get(scorer) if scorer else None
     value = estimate.value if estimate else None
-    return (math.inf if value is None else -value, cell.index)
+    return (estimate is None or estimate.tie_group is None, math.inf if value is None else -value, cell.index)
 
 
 def _colours(cells: Sequence[CellSummary], ranked: Sequence[CellSummary]) -> dict[int, int]:
