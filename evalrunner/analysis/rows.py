@@ -166,12 +166,13 @@ class Rows:
         return Factor(found.codes[self._order], found.names)
 
     def _find_cells(self, plan: Mapping[str, Any]) -> tuple[list[CellKey], Ints]:
-        factors = [self.factor(name) for name in IDENTITY]
-        combined = np.zeros(self.n, dtype=np.int64)
-        for codes, names in factors:
+        combined, known = np.zeros(self.n, dtype=np.int64), []
+        for name in IDENTITY:
+            codes, names = self.factor(name)
             combined = combined * (len(names) + 1) + codes + 1
-        _, first, codes = np.unique(combined, return_index=True, return_inverse=True)
-        keys = [CellKey._make(names[column[row]] if column[row] >= 0 else "" for column, names in factors) for row in first]
+            known.append(names)
+        numbers_of, codes = np.unique(combined, return_inverse=True)
+        keys = [_cell_key(number, known) for number in numbers_of.tolist()]
         order = sorted(range(len(keys)), key=lambda at: _place(keys[at], plan))
         place = np.empty(len(keys), dtype=np.int64)
         place[order] = np.arange(len(keys))
@@ -199,6 +200,15 @@ def _combined(column: Any) -> Any:
         column = column.unify_dictionaries()
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _cell_key(number: int, known: Sequence[Sequence[Any]]) -> CellKey:
+    """The cell of a number whose digits, one for each column, are codes in `known`; 0 is absence."""
+    values = []
+    for names in reversed(known):
+        number, code = divmod(number, len(names) + 1)
+        values.append(names[code - 1] if code else "")
+    return CellKey._make(reversed(values))
 
 
 def _place(key: CellKey, plan: Mapping[str, Any]) -> tuple[Any, ...]:

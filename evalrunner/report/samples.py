@@ -88,8 +88,9 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
     kept = _choose(light, layout, weight, scorers)
     order = np.lexsort((layout.trial, layout.cell, layout.sample))
     order = order[kept[layout.sample[order]]]
+    sample, cell, samples = layout.sample[order], layout.cell[order], layout.samples
+    del layout  # of every record there is; from here on those that are shown
     table = _taken(results, order)
-    sample, cell = layout.sample[order], layout.cell[order]
     starts = np.flatnonzero(np.r_[True, sample[1:] != sample[:-1]]) if len(sample) else np.zeros(0, np.int64)
     block = np.cumsum(weight[sample[starts]]) // BLOCK_TEXT
     block = np.unique(block, return_inverse=True)[1] if len(block) else block
@@ -103,7 +104,7 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
 
     with ThreadPoolExecutor(2) as pool:
         blocks = [_packed(index), *pool.map(packed, pairwise(edges))]
-    return Packed(blocks, len(starts), layout.samples, len(order))
+    return Packed(blocks, len(starts), samples, len(order))
 
 
 def _taken(results: pads.Dataset, order: Ints) -> pa.Table:
