@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
+
 HERE = Path(__file__).parent
 
 
@@ -46,6 +48,7 @@ class Bench:
 
     def __init__(self, folder: Path, url: str, rounds: int) -> None:
         self.folder, self.url, self.rounds, self._count = folder, url, rounds, 0
+        self.results = folder  # of the last program: Parquet, a file or a directory
 
     def ours(self, n: int, concurrency: int, path: str = "", *, stream: bool = False) -> Cost:
         self._count += 1
@@ -74,11 +77,14 @@ class Bench:
                 }
             )
         )
-        return spend([sys.executable, "-m", "evalrunner", "run", str(config), "--out", str(self.folder / f"run-{self._count}")])
+        out = self.folder / f"run-{self._count}"
+        self.results = out / "results"
+        return spend([sys.executable, "-m", "evalrunner", "run", str(config), "--out", str(out)])
 
     def bare(self, n: int, concurrency: int, path: str = "", *, stream: bool = False) -> Cost:
         self._count += 1
         out = self.folder / f"bare-{self._count}"
+        self.results = out / "results.parquet"
         return spend([sys.executable, str(HERE / "reference_loop.py"), str(n), str(concurrency), f"{self.url}{path}/v1", str(out), *(["--stream"] * stream)])
 
     def pairs(self, ours: Callable[[], float], bare: Callable[[], float]) -> tuple[float, float, float]:
@@ -116,6 +122,23 @@ def streams(bench: Bench) -> None:
     show("CPU per event", bench.pairs(lambda: marginal(bench.ours), lambda: marginal(bench.bare)), "ms")
 
 
+def first_tokens(bench: Bench) -> None:
+    """64 streams at once of 100 chunks each, 20 ms apart, the first after 50 ms: how much later than that the first token is stamped"""
+    late: dict[float, list[tuple[float, float]]] = {0.5: [], 0.99: []}
+
+    def stamped(program: Callable[..., Cost]) -> list[float]:
+        program(448, 64, "/d50000,n100,g20000", stream=True)
+        return sorted(ms - 50 for ms in pq.read_table(bench.results, columns=["ttft_ms"])["ttft_ms"].to_pylist())
+
+    for _ in range(bench.rounds):
+        ours, bare = stamped(bench.ours), stamped(bench.bare)
+        for share, pairs in late.items():
+            pairs.append((ours[int(share * (len(ours) - 1))], bare[int(share * (len(bare) - 1))]))
+    for share, pairs in late.items():
+        ours_ms, bare_ms = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        show(f"first token, p{100 * share:.0f}", (ours_ms, bare_ms, statistics.median(a / b for a, b in pairs)), "ms")
+
+
 def memory(bench: Bench) -> None:
     """peak memory of a run of 1,000 and of 100,000 requests"""
     for n in (1_000, 100_000):
@@ -130,7 +153,7 @@ def startup(bench: Bench) -> None:
     del bench
 
 
-BENCHMARKS = {"startup": startup, "requests": requests, "latency": latency, "streams": streams, "memory": memory}
+BENCHMARKS = {"startup": startup, "requests": requests, "latency": latency, "streams": streams, "first_tokens": first_tokens, "memory": memory}
 
 
 def show(what: str, figures: tuple[float, float, float], unit: str) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from evalrunner.analysis.intervals import Interval, mean_interval
 from evalrunner.analysis.tables import Agreement
@@ -61,5 +61,5 @@ def _kappa(first: Floats, second: Floats, group: npt.NDArray[np.intp], clusters:
     spread = float(np.sqrt(np.sum(sums**2))) / a.size / (1 - chance)
     if spread < 1e-9 or abs(kappa) >= 1:
         return kappa, max(-1.0, (share.low - chance) / (1 - chance)), max(kappa, min(1.0, (share.high - chance) / (1 - chance)))
-    reach = float(stats.t.ppf(0.975, clusters - 1)) * spread / (1 - kappa**2)
+    reach = float(special.stdtrit(clusters - 1, 0.975)) * spread / (1 - kappa**2)
     return kappa, math.tanh(math.atanh(kappa) - reach), math.tanh(math.atanh(kappa) + reach)

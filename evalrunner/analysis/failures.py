@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from evalrunner.analysis.rows import Factor, Floats, Ints, Mask, Rows, Stored, factor, numbers
 from evalrunner.analysis.tables import Effort, ErrorGroup, ModelSummary, Moment
@@ -39,8 +38,7 @@ def read_attempts(table: pa.Table | Stored, rows: Rows) -> Attempts:
         found = table[name].combine_chunks() if name in table.column_names else pa.nulls(n, kind)
         return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) and found.num_chunks else found
 
-    keys, own = column("key", pa.string()), rows.array("key")
-    row = pc.fill_null(pc.index_in(keys.cast(pa.string()), value_set=own.cast(pa.string())), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    row = rows.find(table["key"]) if "key" in table.column_names else np.full(n, -1)
     outcome, status = factor(column("outcome", pa.string())), numbers(column("http_status", pa.int32()))
     answered = _is_in(outcome, ANSWERED)
     return Attempts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 IDENTITY = ("prompt_set", "prompt", "model", "provider", "params", "stream")
 _PLAIN = ("key", "model_id", "sample_id", "sample_hash", "trial", "tags", "outcome", "response_model", "error_code", "error_message", "http_status")
 _MEASURED = ("attempts", "turns", "usage_source", "cost", "currency", "scheduled_at", "started_at", "finished_at", "stalled_ms", *LATENCIES, *TOKENS.values())
+PIECE = 4_000
+"""Rows that are read at a time."""
 ATTEMPT_COLUMNS = ("key", "attempt", "http_status", "outcome", "error_code", "error_message", "cost", "raw")
 
 
@@ -55,7 +57,25 @@ class Stored:
         self.column_names: list[str] = [name for name in rows.schema.names if name in wanted]
 
     def __getitem__(self, name: str) -> pa.ChunkedArray:
-        return self._rows.to_table(columns=[name], use_threads=False).column(0)
+        return pa.chunked_array(list(self._pieces(name)), self._rows.schema.field(name).type)
+
+    def encoded(self, name: str) -> pa.ChunkedArray:
+        """The column as numbers of its distinct values: piece by piece, so that no text is in memory once for each row."""
+        kind = pa.dictionary(pa.int32(), self._rows.schema.field(name).type)
+        return pa.chunked_array([pc.dictionary_encode(piece) for piece in self._pieces(name)], kind)
+
+    def any(self, name: str) -> bool:
+        """Whether the column holds anything but nulls; reads it until it does."""
+        return any(piece.null_count < len(piece) for piece in self._pieces(name))
+
+    def _pieces(self, name: str) -> Iterator[pa.Array]:
+        return (batch.column(0) for batch in in_pieces(self._rows, {name: pads.field(name)}))
+
+
+def in_pieces(rows: pads.Dataset, columns: Mapping[str, pads.Expression] | None = None) -> Iterator[pa.RecordBatch]:
+    """All rows, or these columns of them, in their order and some thousand at a time. File by file: a dataset of many reads ahead, and holds it."""
+    for fragment in rows.get_fragments():
+        yield from fragment.to_batches(schema=rows.schema, columns=columns and dict(columns), batch_size=PIECE, use_threads=False)
 
 
 Records: TypeAlias = pa.Table | pd.DataFrame | pads.Dataset
@@ -112,7 +132,18 @@ class Rows:
 
     def any(self, name: str) -> bool:
         """Whether the column holds anything but nulls."""
+        if isinstance(self._table, Stored):
+            return self.has(name) and self._table.any(name)
         return self.has(name) and self._table[name].null_count < self.n
+
+    def find(self, keys: pa.ChunkedArray) -> Ints:
+        """The place of each key's row, in order; -1 where there is none."""
+        place = np.full(self.n + 1, -1, dtype=np.int64)
+        place[self._order] = np.arange(self.n)
+        own = self._table["key"] if self.has("key") else pa.nulls(self.n)
+        at = pc.index_in(keys.cast(pa.string()), value_set=own.cast(pa.string()), skip_nulls=True)
+        found: Ints = place[pc.fill_null(at, self.n).to_numpy()]
+        return found
 
     def array(self, name: str) -> Any:
         """The column as one Arrow array, in order."""
@@ -133,16 +164,17 @@ class Rows:
     def factor(self, name: str) -> Factor:
         if not self.has(name):
             return Factor(np.full(self.n, -1), [])
-        found = factor(_combined(self._table[name]))
+        found = factor(_combined(self._table.encoded(name) if isinstance(self._table, Stored) else self._table[name]))
         return Factor(found.codes[self._order], found.names)
 
     def _find_cells(self, plan: Mapping[str, Any]) -> tuple[list[CellKey], Ints]:
-        factors = [self.factor(name) for name in IDENTITY]
-        combined = np.zeros(self.n, dtype=np.int64)
-        for codes, names in factors:
+        combined, known = np.zeros(self.n, dtype=np.int64), []
+        for name in IDENTITY:
+            codes, names = self.factor(name)
             combined = combined * (len(names) + 1) + codes + 1
-        _, first, codes = np.unique(combined, return_index=True, return_inverse=True)
-        keys = [CellKey._make(names[column[row]] if column[row] >= 0 else "" for column, names in factors) for row in first]
+            known.append(names)
+        numbers_of, codes = np.unique(combined, return_inverse=True)
+        keys = [_cell_key(number, known) for number in numbers_of.tolist()]
         order = sorted(range(len(keys)), key=lambda at: _place(keys[at], plan))
         place = np.empty(len(keys), dtype=np.int64)
         place[order] = np.arange(len(keys))
@@ -158,7 +190,7 @@ def factor(column: Any) -> Factor:
     """An Arrow array as sorted distinct values and codes."""
     encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
     names = encoded.dictionary.to_pylist()
-    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     order = sorted(range(len(names)), key=lambda at: names[at])
     place = np.full(len(names) + 1, -1, dtype=np.int64)
     place[order] = np.arange(len(names))
@@ -170,6 +202,15 @@ def _combined(column: Any) -> Any:
         column = column.unify_dictionaries()
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _cell_key(number: int, known: Sequence[Sequence[Any]]) -> CellKey:
+    """The cell of a number whose digits, one for each column, are codes in `known`; 0 is absence."""
+    values = []
+    for names in reversed(known):
+        number, code = divmod(number, len(names) + 1)
+        values.append(names[code - 1] if code else "")
+    return CellKey._make(reversed(values))
 
 
 def _place(key: CellKey, plan: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from evalrunner.analysis.rows import Stored
+from evalrunner.analysis.rows import Stored, in_pieces
 from evalrunner.analysis.tables import CellSummary
 from evalrunner.records import ANSWERED
 
@@ -35,12 +35,15 @@ MAX_FIELD = 100_000
 RECORD_TEXT = 500
 """Bytes of a record's numbers, about."""
 BLOCK_TEXT = 400_000
+COLUMNS = 8
+"""Columns of whole records that are read at a time."""
 PREFIX = 160
 SEED = 20_240_501
 
 Ints = npt.NDArray[np.int64]
 _CELL = ("prompt_set", "prompt", "model", "provider", "params", "stream")
-_IN_INDEX = frozenset({*_CELL, "run_id", "model_id", "sample_id", "trial", "outcome", "tags"})
+_NOT_READ = frozenset({*_CELL, "run_id", "model_id"} - {"prompt_set"})
+_IN_INDEX = _NOT_READ | {"prompt_set", "sample_id", "trial", "outcome", "tags"}
 _TEXTS = ("output", "reasoning", "tool_calls", "conversation", "error_message", "target")
 _ATTEMPT = ("turn", "attempt", "outcome", "http_status", "error_code", "error_message", "retry_after_ms", "wait_ms", "latency_ms")
 _DATA_URI = r"(data:[\w.+/-]{1,60};base64,)[A-Za-z0-9+/=]{200,}"
@@ -85,8 +88,9 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
     kept = _choose(light, layout, weight, scorers)
     order = np.lexsort((layout.trial, layout.cell, layout.sample))
     order = order[kept[layout.sample[order]]]
+    sample, cell, samples = layout.sample[order], layout.cell[order], layout.samples
+    del layout  # of every record there is; from here on those that are shown
     table = _taken(results, order)
-    sample, cell = layout.sample[order], layout.cell[order]
     starts = np.flatnonzero(np.r_[True, sample[1:] != sample[:-1]]) if len(sample) else np.zeros(0, np.int64)
     block = np.cumsum(weight[sample[starts]]) // BLOCK_TEXT
     block = np.unique(block, return_inverse=True)[1] if len(block) else block
@@ -100,29 +104,38 @@ def pack(rows: SampleRows, cells: Sequence[CellSummary], scorers: Sequence[str])
 
     with ThreadPoolExecutor(2) as pool:
         blocks = [_packed(index), *pool.map(packed, pairwise(edges))]
-    return Packed(blocks, len(starts), layout.samples, len(order))
+    return Packed(blocks, len(starts), samples, len(order))
 
 
 def _taken(results: pads.Dataset, order: Ints) -> pa.Table:
-    """The rows of these numbers, in this order. Batch by batch: `Dataset.take` reads far ahead, and holds it all."""
-    wanted, found, begin = np.sort(order), [], 0
-    for batch in results.to_batches(use_threads=False, batch_readahead=1, fragment_readahead=1):
-        first, last = np.searchsorted(wanted, [begin, begin + batch.num_rows])
-        if last > first:
-            found.append(batch.take(pa.array(wanted[first:last] - begin)))
-        begin += batch.num_rows
-    return pa.Table.from_batches(found, schema=results.schema).take(pa.array(np.searchsorted(wanted, order)))
+    """The rows of these numbers, in this order, without the columns that nobody reads here.
+
+    Some columns at a time: small pieces of all of them, made side by side, would keep twice their memory from being given back.
+    """
+    wanted = np.sort(order)
+    at = pa.array(np.searchsorted(wanted, order))
+    names = [name for name in results.schema.names if name not in _NOT_READ and not name.startswith("param_")]
+    columns: dict[str, pa.ChunkedArray] = {}
+    for some in (names[k : k + COLUMNS] for k in range(0, len(names), COLUMNS)):
+        found, begin = [], 0
+        for piece in in_pieces(results, {name: pads.field(name) for name in some}):
+            first, last = np.searchsorted(wanted, [begin, begin + piece.num_rows])
+            found.append(piece.take(pa.array(wanted[first:last] - begin)))
+            begin += piece.num_rows
+        taken = pa.Table.from_batches(found, pa.schema([results.schema.field(name) for name in some])).take(at)
+        columns |= zip(some, taken.columns, strict=True)
+    return pa.table(columns)
 
 
 def _layout(light: Stored, cells: Sequence[CellSummary]) -> _Layout:
     known = {_cell_key(c.prompt_set, c.prompt, c.model, c.provider, json.dumps(c.params, sort_keys=True), c.stream): c.index for c in cells}
-    coded = [_codes(light[name]) for name in _CELL]
+    coded = [_codes(light.encoded(name)) for name in _CELL]
     combined = _combine([codes for codes, _ in coded])
     distinct, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
     at = [known.get(_cell_key(*(names[codes[row]] for codes, names in coded)), -1) for row in first]
     cell = np.array(at or [0], dtype=np.int64)[inverse] if len(distinct) else np.zeros(0, np.int64)
     sets, set_names = coded[0]
-    ids, id_names = _codes(light["sample_id"])
+    ids, id_names = _codes(light.encoded("sample_id"))
     place = {name: k for k, name in enumerate(dict.fromkeys([c.prompt_set for c in cells] + set_names))}
     set_rank = np.array([place[name] for name in set_names] or [0])
     id_rank = np.empty(max(len(id_names), 1), dtype=np.int64)
@@ -134,10 +147,11 @@ def _layout(light: Stored, cells: Sequence[CellSummary]) -> _Layout:
 
 def _codes(column: pa.ChunkedArray) -> tuple[Ints, list[Any]]:
     """A code per row, and what each code stands for; null is a value of its own."""
-    encoded = pc.dictionary_encode(column.combine_chunks(), null_encoding="encode")
+    encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column.combine_chunks(), null_encoding="encode")
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
+    codes, names = encoded.indices, encoded.dictionary.to_pylist()
+    return pc.fill_null(codes, len(names)).to_numpy(zero_copy_only=False).astype(np.int64), names + [None] * bool(codes.null_count)
 
 
 def _combine(codes: Iterable[Ints]) -> Ints:
@@ -161,8 +175,8 @@ def _weights(results: pads.Dataset, layout: _Layout) -> Ints:
     texts = [name for name in (*_TEXTS, "messages") if name in results.schema.names]
     weight = np.full(layout.samples, 200, dtype=np.int64) + RECORD_TEXT * np.bincount(layout.sample, minlength=layout.samples)
     for name in texts:
-        lengths = results.to_table(columns={name: pc.binary_length(pads.field(name))}, use_threads=False)[name]
-        length = pc.fill_null(lengths, 0).to_numpy().astype(np.int64)
+        lengths = (piece.column(0) for piece in in_pieces(results, {name: pc.binary_length(pads.field(name))}))
+        length = np.concatenate([np.zeros(0, np.int64), *(pc.fill_null(one, 0).to_numpy(zero_copy_only=False) for one in lengths)])
         if name == "messages":
             _, first = np.unique(_combine([layout.sample, length]), return_index=True)
             np.add.at(weight, layout.sample[first], length[first])
@@ -253,7 +267,7 @@ def _part(part: Any) -> str:
 
 def _record_columns(table: pa.Table) -> list[str]:
     """The columns of the records that the index does not have; those without a value are left out."""
-    others = [name for name in table.column_names if name not in _IN_INDEX and name != "messages" and not name.startswith("param_")]
+    others = [name for name in table.column_names if name not in _IN_INDEX and name != "messages"]
     return [name for name in others if table[name].null_count < table.num_rows]
 
 

@@ -14,7 +14,6 @@ from evalrunner.plain import plain
 from evalrunner.plugins import Account
 from evalrunner.serving import local_model
 from evalrunner.serving.local_model import LocalOptions, Say
-from evalrunner.simulator import app as simulator
 from evalrunner.simulator.settings import SimulatorSettings, parse_settings
 
 
@@ -47,6 +46,8 @@ async def _started(account: Account, base: Path, running: AsyncExitStack, say: S
         # llama.cpp's server closes a connection after each stream although it promises to keep it: a pooled one would fail every second request
         return replace(account, base_url=url, headers={**account.headers, "Connection": "close"})
     if isinstance(settings, SimulatorSettings):
+        from evalrunner.simulator import app as simulator  # noqa: PLC0415 - a web server that only runs against the simulator need
+
         url = await running.enter_async_context(simulator.serve(settings))
         # it wants a key, as the real service does
         return replace(account, base_url=f"{url}{simulator.COMPATIBLE}", api_key=account.api_key or settings.api_key or "simulator")

@@ -94,6 +94,11 @@ class KnownRows:
         self.outcomes[old.outcome] -= 1
         return old.file
 
+    def forget(self) -> None:
+        """Keep only what `counts` needs: a run that is closed asks for no key any more, and its report wants the memory."""
+        for keys in (self.open, self.unscored, self._final):
+            keys.clear()
+
 
 def is_open(score: Score) -> bool:
     """Whether it is still to come."""

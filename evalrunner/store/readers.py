@@ -17,6 +17,8 @@ from evalrunner.store.ledger import checksum, hidden_path
 from evalrunner.store.manifest import Manifest, Part, parse, raw
 
 _TRIES = 20
+_IN_PASSES = pads.ParquetFileFormat(pre_buffer=False, use_buffered_stream=True)
+"""Holds a page of each column and not whole parts."""
 
 
 def read_manifest(run: str | Path) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def rows_of(run: str | Path, name: str) -> pa.Table | pads.Dataset:
         return _read(run, name, None)
     schema = parts.schemas(manifest.columns)[name]
     files = [str(_place(run, part)) for part in manifest.parts if part.table == name]
-    return pads.dataset(files, schema=schema, format="parquet") if files else schema.empty_table()
+    return pads.dataset(files, schema=schema, format=_IN_PASSES) if files else schema.empty_table()
 
 
 def _read(run: Path, name: str, columns: Sequence[str] | None) -> pa.Table:

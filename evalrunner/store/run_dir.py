@@ -199,6 +199,7 @@ class RunDir:
 
     def _close(self) -> None:
         self._opening.close()
+        self._known.forget()
         self._thread.shutdown(wait=False)
 
     def _start_roll(self) -> None:
