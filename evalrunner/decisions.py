@@ -83,15 +83,6 @@ def compare_runs(baseline: str | os.PathLike[str], candidate: str | os.PathLike[
     return compare(old.side, new.side, options)
 
 
-def compare_with_flips(
-    baseline: str | os.PathLike[str], candidate: str | os.PathLike[str], most: int | None = None
-) -> tuple[Comparison, tuple[FlippedSample, ...]]:
-    """The same, with the texts of at most `most` flips of each kind, score and pair of cells."""
-    old, new = open_both(baseline, candidate)
-    comparison = compare(old.side, new.side)
-    return comparison, flipped_samples(comparison, old.results, new.results, most)
-
-
 def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Options | None = None) -> Decision:
     """Compare, and judge by `rules` and by every margin in `options`; without rules by the candidate's own gate and every score: none may be worse.
 
@@ -115,11 +106,11 @@ def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Option
     )
 
 
-def check_run(run: Path, gates: Sequence[Gate]) -> list[GateResult]:
+def check_run(run: Path | Chosen, gates: Sequence[Gate]) -> list[GateResult]:
     """The gates of a config on the run it made. Raises as `compare_runs` where a baseline does not fit."""
     if not gates:
         return []
-    new, found = Chosen(run), []
+    new, found = run if isinstance(run, Chosen) else Chosen(run), []
     opened = {path: Chosen(path) for path in dict.fromkeys(gate.baseline for gate in gates) if path is not None}
     for gate in gates:
         against = None

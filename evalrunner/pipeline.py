@@ -150,14 +150,8 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
         error.args = (redactor.message(f"{error}{go_on}"),)
         raise
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
-    make_report(run_dir.path, baseline=_baseline(plan) if code in {0, UNANSWERED} else None)
+    make_report(run_dir.path)
     return _judged(plan, run_dir.path, code, redactor.message(_reason(end) or ""))
-
-
-def _baseline(plan: Plan) -> Path | None:
-    """The one run that all of this one is gated against: the report shows what changed since."""
-    found = {gate.baseline for gate in plan.gates if gate.baseline is not None and not gate.rule.where}
-    return found.pop() if len(found) == 1 else None
 
 
 def _judged(plan: Plan, path: Path, code: int, message: str) -> Run:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
-from evalrunner.decisions import compare_runs, compare_with_flips
-from evalrunner.report.flips import MOST_SHOWN
+from evalrunner.decisions import Chosen, compare_runs
 from evalrunner.report.page import SampleRows, render
+from evalrunner.reporting import judged
 from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results, rows_of
 
 if TYPE_CHECKING:
@@ -79,17 +79,27 @@ def compare(
     return compare_runs(baseline, candidate, Options(margins=margins or {}, renames=renames or {}, leave_out_changed=leave_out_changed))
 
 
-def make_report(run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en", baseline: str | os.PathLike[str] | None = None) -> Path:
+def make_report(
+    run: str | os.PathLike[str],
+    out: str | Path | None = None,
+    *,
+    lang: str = "en",
+    baseline: str | os.PathLike[str] | None = None,
+    margins: Mapping[str, float] | None = None,
+    renames: Mapping[str, str] | None = None,
+) -> Path:
     """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes.
 
-    `baseline`: a run, or cells of one, that this one is held against, sample by sample. Raises RunError, also for a baseline that does not fit.
+    `baseline`: a run, or cells of one, that this one (or those chosen of it, `f"{run.path}[prompt=new]"`; the page is of the whole run all the same) is
+    held against, sample by sample; without it the baseline of the run's gate, if that is there · `margins`, `renames`: as `compare` takes them; the gate's
+    own `max_drop` is the margin of its metric. Raises RunError, also for a baseline that does not fit.
     """
-    run = run if isinstance(run, Run) else open_run(run)
-    target = Path(out) if out is not None else run.path / "report.html"
-    results, attempts = rows_of(run.path, "results"), rows_of(run.path, "attempts")
-    comparison, flips = compare_with_flips(baseline, run, max(MOST_SHOWN.values())) if baseline is not None else (None, ())
-    summary = summarise(results, attempts, run.manifest, read_judgements(run.path))
-    page = render(summary, SampleRows(results, attempts), lang=lang, comparison=comparison, flips=flips)
+    chosen = Chosen(run)
+    target = Path(out) if out is not None else chosen.path / "report.html"
+    results, attempts = rows_of(chosen.path, "results"), rows_of(chosen.path, "attempts")
+    summary = summarise(results, attempts, chosen.manifest, read_judgements(chosen.path))
+    found = judged(chosen, summary, baseline, Options(margins=margins or {}, renames=renames or {}))
+    page = render(summary, SampleRows(results, attempts), lang=lang, judged=found)
     hidden = target.with_name(f".{target.name}.new")
     hidden.write_text(page, encoding="utf-8")
     hidden.replace(target)  # nobody ever opens half a report

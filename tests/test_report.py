@@ -26,7 +26,7 @@ from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.summary import summarise
 from evalrunner.analysis.tables import Agreement, JudgePair, JudgeSummary
 from evalrunner.report import quantities
-from evalrunner.report.page import SampleRows, in_script, render
+from evalrunner.report.page import Judged, SampleRows, in_script, render
 from evalrunner.report.samples import pack
 from evalrunner.report.words import WORDS, both
 
@@ -121,20 +121,20 @@ def held_against(old, new, **options):
     """What a page needs to show `new` against `old`."""
     sides = [Side(name, run.results, run.manifest["plan"], {}) for name, run in (("reports/blessed", old), ("now", new))]
     comparison = compare(*sides, Options(**options))
-    return {"comparison": comparison, "flips": flipped_samples(comparison, old.results, new.results)}
+    return Judged(comparison, flipped_samples(comparison, old.results, new.results))
 
 
 def test_what_changed_against_a_baseline_is_counted_and_shown():
     """The verdict, how many were lost and gained, the exact p, and the lost samples with both answers: readable without a script."""
     old, new = (fabricate(80, models=["qwen-max"], prompts=["plain"], seed=seed) for seed in (3, 4))
     against = held_against(old, new)
-    page = render(new.summary, new.rows, **against)
+    page = render(new.summary, new.rows, judged=against)
     text = visible(page)
-    counts = against["comparison"].pairs[0].flips["score_exact"]
+    counts = against.comparison.pairs[0].flips["score_exact"]
     assert "Against the baseline reports/blessed" in text
     assert f"{len(counts.lost)} lost and {len(counts.gained)} gained of" in text
     assert len(counts.lost) > 0
-    lost = next(one for one in against["flips"] if one.kind == "lost")
+    lost = next(one for one in against.flips if one.kind == "lost")
     section = page[page.index('<section id="flips"') : page.index('<section id="tradeoffs"') if '<section id="tradeoffs"' in page else None]
     assert f"<mark>{lost.candidate.output}</mark>" in section
     assert section.index("Lost: right before") < section.index("Gained: wrong before")
@@ -160,7 +160,7 @@ def test_the_baseline_verdict_says_what_is_shown_and_no_more(drop, samples, marg
         moved = [1.0 - value if k in (5, 6) else value for k, value in enumerate(score)]
     at = old.results.schema.get_field_index("score_exact")
     new = old._replace(results=old.results.set_column(at, "score_exact", pa.array(moved)))
-    text = visible(render(new.summary, new.rows, **held_against(old, new, margins={"score_exact": margin})))
+    text = visible(render(new.summary, new.rows, judged=held_against(old, new, margins={"score_exact": margin})))
     assert f"Against the baseline reports/blessed {expected} " in text
     assert ("samples would decide" in text) == (expected in ("Inconclusive", "No difference shown"))
 
@@ -169,11 +169,11 @@ def test_several_cells_against_a_baseline_name_the_worse_ones():
     """With eight configurations the strip counts, and names what got worse or better."""
     old, new = fabricate(120, seed=7), fabricate(120, seed=11)
     against = held_against(old, new)
-    text = visible(render(new.summary, new.rows, **against))
-    worse = sum(pair.metrics["score_exact"].verdict == "worse" for pair in against["comparison"].pairs)
+    text = visible(render(new.summary, new.rows, judged=against))
+    worse = sum(pair.metrics["score_exact"].verdict == "worse" for pair in against.comparison.pairs)
     assert worse > 0
     assert f"Worse: {worse} of 8" in text
-    most = min(against["comparison"].pairs, key=lambda pair: pair.metrics["score_exact"].difference)
+    most = min(against.comparison.pairs, key=lambda pair: pair.metrics["score_exact"].difference)
     section = text[text.index("Lost: right before") :]
     assert section.index(f"{most.candidate.model} · {most.candidate.prompt}") < 100
 
@@ -182,11 +182,11 @@ def test_a_page_has_no_more_flips_than_a_person_reads():
     """Thousands of flips do not make a page of thousands: the clearest stand in it, and it says how many more there are."""
     old, new = fabricate(300, seed=7), fabricate(300, seed=11)
     against = held_against(old, new)
-    few = flipped_samples(against["comparison"], old.results, new.results, 2)
-    assert len(few) == 2 * 2 * 8 < len(against["flips"])
-    page = render(new.summary, new.rows, **against)
+    few = flipped_samples(against.comparison, old.results, new.results, 2)
+    assert len(few) == 2 * 2 * 8 < len(against.flips)
+    page = render(new.summary, new.rows, judged=against)
     assert page.count('<article class="flip">') == 45
-    lost = sum(len(pair.flips["score_exact"].lost) for pair in against["comparison"].pairs)
+    lost = sum(len(pair.flips["score_exact"].lost) for pair in against.comparison.pairs)
     assert f"{lost - 30} more; the filter in Samples has all." in visible(page)
 
 
@@ -280,9 +280,9 @@ def _evil(text):
     sides = ((spoken | {"output": f"{text} before"}, 3), (spoken, 4), (strings, 4))
     old, now, new = (fabricate(16, models=["a"], prompts=["p"], failing=0.3, strings=put, seed=seed) for put, seed in sides)
     against = held_against(old, now)
-    assert len(against["flips"]) > 0
-    against["comparison"] = msgspec.structs.replace(against["comparison"], baseline=text)
-    return render(new.summary, new.rows, **against)
+    assert len(against.flips) > 0
+    against = against._replace(comparison=msgspec.structs.replace(against.comparison, baseline=text))
+    return render(new.summary, new.rows, judged=against)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))

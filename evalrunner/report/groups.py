@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from evalrunner.analysis.tables import CellSummary, Summary
 from evalrunner.report import charts
 from evalrunner.report.quantities import digits, share, span
-from evalrunner.report.verdicts import Card, verdicts
+from evalrunner.report.verdicts import Card, Gap, verdicts
 from evalrunner.report.words import both
 
 FIRST = ("latency_ms", "ttft_ms", "tpot_ms")
@@ -59,8 +59,8 @@ class Group:
     tradeoffs: list[Trade]
 
 
-def group_of(name: str, cells: Sequence[CellSummary], summary: Summary) -> Group:
-    """The group of one prompt set's cells."""
+def group_of(name: str, cells: Sequence[CellSummary], summary: Summary, margins: Mapping[str, float]) -> Group:
+    """The group of one prompt set's cells. `margins`: how much worse a score may be and still be called not worse."""
     scorers = [one for one in summary.scorers if any(one in cell.scores for cell in cells)]
     scorer = scorers[0] if scorers else None
     ranked = sorted(cells, key=lambda cell: _rank(cell, scorer))
@@ -79,9 +79,18 @@ def group_of(name: str, cells: Sequence[CellSummary], summary: Summary) -> Group
         tied=len(cells) > 1 and any(e.tie_group for e in found),
         has={metric: any(cell.latency[metric].n for cell in cells) for metric in LATENCIES} | {"speed": any(cell.speed["decode_tok_s"].n for cell in cells)},
         currency=currencies.pop() if len(currencies) == 1 else None,
-        verdicts=verdicts([(view.label, view.cell) for view in views], scorer),
+        verdicts=verdicts([(view.label, view.cell) for view in views], scorer, _gaps(ranked[0], scorer, summary), margins.get(f"score_{scorer}", 0.0)),
         tradeoffs=_tradeoffs(views, scorer) if scorer and len(cells) > 1 else [],
     )
+
+
+def _gaps(leader: CellSummary, scorer: str | None, summary: Summary) -> dict[int, Gap]:
+    """Every other cell's score minus the leader's, as far as the pairs have it."""
+    mine = [one for one in summary.pairs if one.scorer == scorer and leader.index in (one.first, one.second)]
+    return {
+        **{one.first: Gap(one.difference, one.low, one.high, one.n) for one in mine if one.second == leader.index},
+        **{one.second: Gap(-one.difference, -one.high, -one.low, one.n) for one in mine if one.first == leader.index},
+    }
 
 
 def _rank(cell: CellSummary, scorer: str | None) -> tuple[float, int]:

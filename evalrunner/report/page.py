@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,35 +14,34 @@ import msgspec
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from evalrunner.analysis.compare import Comparison
-from evalrunner.analysis.flips import FlippedSample
+from evalrunner.analysis.gates import gates_state
 from evalrunner.analysis.tables import Notice, Summary
 from evalrunner.report import charts, quantities, sections
-from evalrunner.report.flips import card, for_viewer, said, tone
+from evalrunner.report.flips import card, for_viewer, said, tone, unanswered
+from evalrunner.report.judged import Judged
 from evalrunner.report.samples import SampleRows, pack
 from evalrunner.report.words import LANGUAGES, WORDS, both, word
 
-__all__ = ["SampleRows", "render"]
+__all__ = ["Judged", "SampleRows", "render"]
 
 _HERE = resources.files("evalrunner.report")
 
 
-def render(summary: Summary, rows: SampleRows, *, lang: str = "en", comparison: Comparison | None = None, flips: Sequence[FlippedSample] = ()) -> str:
-    """The report as one page of HTML, in English and Chinese; `lang` is the one it opens in. Pure: writing it is the caller's.
-
-    `comparison`: this run against a baseline · `flips`: the texts of its flips; without them the page has their counts.
-    """
+def render(summary: Summary, rows: SampleRows, *, lang: str = "en", judged: Judged = Judged()) -> str:  # noqa: B008 - immutable
+    """The report as one page of HTML, in English and Chinese; `lang` is the one it opens in. Pure: writing it is the caller's."""
     if lang not in LANGUAGES:
         raise ValueError(f"lang is {lang!r}; known: {', '.join(LANGUAGES)}")
     style, script = _asset("report.css"), _asset("report.js")
     packed = pack(rows, summary.cells, summary.scorers)
-    shown = sections.build(summary, comparison, flips)
+    shown = sections.build(summary, judged)
     return (
         _environment(lang)
         .get_template("page.html.j2")
         .render(
             lang=lang,
             summary=summary,
+            gates=judged.gates,
+            gates_state=gates_state(judged.gates),
             chosen=packed,
             payload=packed.blocks,
             facts=in_script(_facts(summary, lang, shown)),
@@ -68,7 +67,8 @@ def _environment(lang: str) -> Environment:
     """Compiled once: the templates take longer to compile than to fill in."""
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_template))
     numbers: dict[str, Callable[..., Any]] = {
-        name: getattr(quantities, name) for name in ("share", "span", "points", "points_span", "change", "chance", "digits", "count", "duration", "money")
+        name: getattr(quantities, name)
+        for name in ("share", "span", "points", "points_span", "percent_points", "change", "chance", "digits", "count", "duration", "money")
     }
     env.globals.update(
         numbers,
@@ -79,6 +79,7 @@ def _environment(lang: str) -> Environment:
         against_card=card,
         said=said,
         tone=tone,
+        unanswered=unanswered,
         outcome=lambda name: both(f"o_{name}") if f"o_{name}" in WORDS else escape(name),
         token_bar=lambda cell: charts.stack(sections.token_parts(cell)),
         outcome_bar=lambda model: charts.stack(sections.outcome_parts(model)),

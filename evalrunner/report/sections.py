@@ -8,14 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evalrunner.analysis.compare import Comparison
-from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.tables import CellSummary, Distribution, Estimate, ModelSummary, Slice, Summary
 from evalrunner.records import Outcome
 from evalrunner.report import charts
 from evalrunner.report.contrasts import FactorTable, Matrix, factor_table, matrix
 from evalrunner.report.flips import Against, against
 from evalrunner.report.groups import FIRST, LATENCIES, SECONDS_FROM_MS, Group, View, group_of
+from evalrunner.report.judged import Judged
 from evalrunner.report.quantities import count, digits
 from evalrunner.report.words import both
 
@@ -90,13 +89,16 @@ class Sections:
     provenance: list[tuple[str, str | Markup | None]]
 
 
-def build(summary: Summary, comparison: Comparison | None = None, flips: Sequence[FlippedSample] = ()) -> Sections:
+def build(summary: Summary, judged: Judged) -> Sections:
     """Sections without data are left out."""
-    groups = [group_of(name, [c for c in summary.cells if c.prompt_set == name], summary) for name in dict.fromkeys(c.prompt_set for c in summary.cells)]
+    groups = [
+        group_of(name, [c for c in summary.cells if c.prompt_set == name], summary, judged.margins)
+        for name in dict.fromkeys(c.prompt_set for c in summary.cells)
+    ]
     views = [view for group in groups for view in group.views]
     slices = [part for group in groups for part in _slices(group, summary.slices)]
     latency = _latency(groups)
-    compared = [found for group in groups if comparison and (found := against(group, comparison, flips))]
+    compared = [found for group in groups if (comparison := judged.comparison) and (found := against(group, comparison, judged.flips))]
     matrices = [one for group in groups if (one := matrix(group, summary))]
     factor_tables = [table for group in groups if (table := factor_table(group, summary))]
     shown = {

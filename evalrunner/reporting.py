@@ -1,0 +1,73 @@
+"""What a report needs beside a run's own tables: its gate as `run` judged it, and what changed against a baseline. Reads runs and sends nothing."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from evalrunner.analysis.compare import Options, compare
+from evalrunner.analysis.flips import flipped_samples
+from evalrunner.analysis.gates import GateResult
+from evalrunner.analysis.rules import Gate, metric_problem, rule_of
+from evalrunner.analysis.summary import Summary
+from evalrunner.decisions import Chosen, check_run
+from evalrunner.errors import ConfigError, EvalRunnerError
+from evalrunner.report.flips import MOST_SHOWN
+from evalrunner.report.judged import Judged
+
+
+def judged(run: Chosen, whole: Summary, baseline: str | os.PathLike[str] | None, options: Options) -> Judged:
+    """`run` against its own gate and against `baseline`, else against the one run that all of it is gated against, while that is there.
+
+    `whole`: the summary of the whole run. Raises as `compare_runs` for a `baseline` that does not fit; and `ConfigError` for an unknown margin.
+    """
+    if problems := [problem for name in options.margins if (problem := metric_problem(name, whole.scorers))]:
+        raise ConfigError(*problems)
+    gates = _gates(run)
+    drops = {gate.rule.metric: gate.rule.max_drop for gate in gates if gate.rule.max_drop is not None}
+    options = replace(options, margins={**drops, **options.margins})
+    everything = Chosen(run.path) if run.where else run
+    everything.summary = whole
+    results = tuple(result for gate in gates for result in _checked(everything, gate)) if whole.run.state == "complete" else ()
+    found = Judged(gates=results, margins=options.margins)
+    if baseline is not None:
+        return _held(Chosen(baseline), run, options, found)
+    if run.where:
+        raise ConfigError(f"{run.name}: cells are chosen to be held against a baseline (hint: --baseline)")
+    with suppress(EvalRunnerError):  # then its gate is told as not judged, with the reason
+        if results and (usual := _usual_baseline(gates)):
+            return _held(Chosen(usual), run, options, found)
+    return found
+
+
+def _gates(run: Chosen) -> list[Gate]:
+    """The gate of the config that the run was made from. A baseline was named from the config's folder, which is known from the run's."""
+    folder = (run.path / (run.manifest.get("config") or {}).get("origin", "")).parent
+    written: list[dict[str, Any]] = (run.manifest.get("plan") or {}).get("gate") or []
+    named = [(rule_of(one), one.get("baseline")) for one in written]
+    return [Gate(rule=rule, baseline=Path(os.path.normpath(folder / name)) if name is not None else None) for rule, name in named]
+
+
+def _usual_baseline(gates: list[Gate]) -> Path | None:
+    found = {gate.baseline for gate in gates if gate.baseline is not None and not gate.rule.where}
+    return found.pop() if len(found) == 1 else None
+
+
+def _held(old: Chosen, new: Chosen, options: Options, found: Judged) -> Judged:
+    if old.path == new.path:
+        new.results = old.results
+    comparison = compare(old.side, new.side, options)
+    return found._replace(comparison=comparison, flips=flipped_samples(comparison, old.results, new.results, max(MOST_SHOWN.values())))
+
+
+def _checked(run: Chosen, gate: Gate) -> list[GateResult]:
+    """A gate whose baseline is gone, or holds other data by now, says so in the page instead of leaving none."""
+    try:
+        return check_run(run, [gate])
+    except EvalRunnerError as error:
+        name, drop = gate.rule.metric, gate.rule.max_drop or 0.0
+        return [GateResult(metric=name, cell="", limit="max_drop", threshold=drop, state="no data", value=None, low=None, high=None, n=0, text=str(error))]
