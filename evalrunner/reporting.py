@@ -1,8 +1,9 @@
-"""What a report needs beside a run's own tables: its gate as `run` judged it, and what changed against a baseline. Reads runs and sends nothing."""
+"""Stored runs -> a page: one run with its gate as `run` judged it and what changed against a baseline, or several runs. Reads runs and sends nothing."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,38 @@ from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.flips import flipped_samples
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.rules import Gate, metric_problem, rule_of
-from evalrunner.analysis.summary import Summary
+from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import Chosen, check_run
 from evalrunner.errors import ConfigError, EvalRunnerError
 from evalrunner.report.flips import MOST_SHOWN
-from evalrunner.report.judged import Judged
+from evalrunner.report.page import Judged, SampleRows, render
+from evalrunner.side_by_side import together
+from evalrunner.store.run_dir import read_judgements, rows_of
 
 
-def judged(run: Chosen, whole: Summary, baseline: str | os.PathLike[str] | None, options: Options) -> Judged:
-    """`run` against its own gate and against `baseline`, else against the one run that all of it is gated against, while that is there.
+def page_of(run: Chosen, *, baseline: str | os.PathLike[str] | None, options: Options, lang: str) -> str:
+    """A run's report. Raises as `compare_runs` for a `baseline` that does not fit; and `ConfigError` for an unknown margin."""
+    results, attempts = rows_of(run.path, "results"), rows_of(run.path, "attempts")
+    summary = summarise(results, attempts, run.manifest, read_judgements(run.path))
+    _refuse_unknown(options, summary)
+    return render(summary, SampleRows(results, attempts), lang=lang, judged=_judged(run, summary, baseline, options))
 
-    `whole`: the summary of the whole run. Raises as `compare_runs` for a `baseline` that does not fit; and `ConfigError` for an unknown margin.
-    """
-    if problems := [problem for name in options.margins if (problem := metric_problem(name, whole.scorers))]:
+
+def page_of_several(runs: Sequence[Chosen], *, options: Options, lang: str) -> str:
+    """One report of several runs over the same samples. Raises `DatasetError` where they are not."""
+    with together(runs) as many:
+        summary = summarise(many.results, many.attempts, many.manifest, many.judgements)
+        _refuse_unknown(options, summary)
+        return render(summary, SampleRows(many.results, many.attempts), lang=lang, judged=Judged(margins=options.margins, runs=many.runs))
+
+
+def _refuse_unknown(options: Options, summary: Summary) -> None:
+    if problems := [problem for name in options.margins if (problem := metric_problem(name, summary.scorers))]:
         raise ConfigError(*problems)
+
+
+def _judged(run: Chosen, whole: Summary, baseline: str | os.PathLike[str] | None, options: Options) -> Judged:
+    """`run` against its own gate and against `baseline`, else against the one run that all of it is gated against, while that is there."""
     gates = _gates(run)
     drops = {gate.rule.metric: gate.rule.max_drop for gate in gates if gate.rule.max_drop is not None}
     options = replace(options, margins={**drops, **options.margins})

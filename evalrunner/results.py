@@ -11,8 +11,8 @@ from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import Chosen, compare_runs
-from evalrunner.report.page import SampleRows, render
-from evalrunner.reporting import judged
+from evalrunner.errors import ConfigError
+from evalrunner.reporting import page_of, page_of_several
 from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results, rows_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def compare(
 
 
 def make_report(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | Path | None = None,
     *,
     lang: str = "en",
@@ -90,16 +90,20 @@ def make_report(
 ) -> Path:
     """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes.
 
-    `baseline`: a run, or cells of one, that this one (or those chosen of it, `f"{run.path}[prompt=new]"`; the page is of the whole run all the same) is
-    held against, sample by sample; without it the baseline of the run's gate, if that is there · `margins`, `renames`: as `compare` takes them; the gate's
-    own `max_drop` is the margin of its metric. Raises RunError, also for a baseline that does not fit.
+    `run`: also several over the same samples, side by side in one page · `baseline`: a run, or cells of one, that this one (or those chosen of it,
+    `f"{run.path}[prompt=new]"`; the page is of the whole run all the same) is held against, sample by sample; without it the baseline of the run's gate,
+    if that is there · `margins`, `renames`: as `compare` takes them; the gate's own `max_drop` is the margin of its metric.
+    Raises RunError, also for a baseline that does not fit.
     """
-    chosen = Chosen(run)
-    target = Path(out) if out is not None else chosen.path / "report.html"
-    results, attempts = rows_of(chosen.path, "results"), rows_of(chosen.path, "attempts")
-    summary = summarise(results, attempts, chosen.manifest, read_judgements(chosen.path))
-    found = judged(chosen, summary, baseline, Options(margins=margins or {}, renames=renames or {}))
-    page = render(summary, SampleRows(results, attempts), lang=lang, judged=found)
+    runs = [Chosen(one) for one in ([run] if isinstance(run, str | os.PathLike) else run)]
+    target = Path(out) if out is not None else runs[0].path / "report.html"
+    options = Options(margins=margins or {}, renames=renames or {})
+    if len(runs) == 1:
+        page = page_of(runs[0], baseline=baseline, options=options, lang=lang)
+    elif out is None or baseline is not None or any(one.where for one in runs):
+        raise ConfigError("a report of several runs is of the whole of them, has no baseline, and needs a place (hint: --out FILE)")
+    else:
+        page = page_of_several(runs, options=options, lang=lang)
     hidden = target.with_name(f".{target.name}.new")
     hidden.write_text(page, encoding="utf-8")
     hidden.replace(target)  # nobody ever opens half a report

@@ -202,13 +202,52 @@ def test_every_two_cells_are_held_against_each_other(run):
     assert section.count("▲") == section.count("▼") == clear > 0
 
 
-def test_what_each_setting_did_is_told_where_there_are_two(run):
-    """Model and prompt both vary: each has its effect on score, latency, tokens and cost. With one factor there is nothing to tell apart."""
+def test_what_each_setting_did_is_told(run):
+    """Each level has its effect on score, latency, tokens and cost, all else being equal; also where one factor varies alone. One cell has none."""
     text = visible(render(run.summary, run.rows))
     assert "What each setting did" in text
     assert "prompt careful against plain" in text
-    alone = fabricate(20, prompts=["plain"])
+    sweep = fabricate(20, models=["qwen-max"])
+    assert "prompt careful against plain" in visible(render(sweep.summary, sweep.rows))
+    alone = fabricate(20, models=["qwen-max"], prompts=["plain"])
     assert "What each setting did" not in visible(render(alone.summary, alone.rows))
+
+
+def test_what_k_tries_promise_is_shown_with_trials(run):
+    """pass@k and pass^k stand below the leaderboard where every sample was asked several times, and nowhere else."""
+    thrice = fabricate(30, models=["qwen-max"], trials=3)
+    text = visible(render(thrice.summary, thrice.rows))
+    two = {cell.prompt: cell.repeats["exact"][1] for cell in thrice.summary.cells}
+    assert "pass@k k = 1 pass@k k = 2 pass@k k = 3 pass^k k = 1" in text
+    assert text.count(quantities.share(two["plain"].any)) > 0
+    assert quantities.share(two["careful"].all) in text[text.index("Of k tries") :]
+    assert "pass^k" not in visible(render(run.summary, run.rows))
+
+
+def test_slices_tell_where_a_configuration_loses():
+    """By tag value each cell's paired difference from the best has an interval; other scorers wait folded, with the same."""
+    run = fabricate(90, models=["qwen-turbo", "qwen-max"], prompts=["plain"], scorers=("exact", "second"), failing=0.05)
+    page = render(run.summary, run.rows)
+    text = visible(page[page.index('<section id="slices"') : page.index('<section id="samples"')])
+    assert "differences from qwen-max" in text
+    frame = run.results.to_pandas()
+    level = [dict(pairs)["level"] for pairs in frame["tags"]]
+    hard = frame[[one == "2" for one in level]].pivot_table(index="sample_id", columns="model", values="score_exact")
+    paired = hard.dropna()
+    expected = quantities.points((paired["qwen-turbo"] - paired["qwen-max"]).mean())
+    gap = next(one.gaps["exact"] for one in run.summary.slices if (one.tag, one.value) == ("level", "2") and one.gaps)
+    assert gap.n == len(paired) < 30
+    assert gap.low < gap.difference < gap.high
+    assert f"{expected} ({quantities.points_span(gap.low, gap.high)}) n = {gap.n}" in text
+    assert "level · second" in text
+
+
+def test_tokens_stand_beside_the_scores(run):
+    """What each answer took, on average, in the leaderboard; kinds nobody used are left out."""
+    page = render(run.summary, run.rows)
+    board = visible(page[page.index('<section id="leaderboard"') : page.index('<section id="pairs"')])
+    assert "Tokens in Cached Tokens out Cost per 1,000" in board
+    assert all(quantities.digits(cell.tokens["output"].mean) in board for cell in run.summary.cells)
 
 
 class Elements(HTMLParser):

@@ -18,6 +18,8 @@ from evalrunner.report.words import both
 FIRST = ("latency_ms", "ttft_ms", "tpot_ms")
 LATENCIES = (*FIRST, "ttft_content_ms", "user_latency_ms", "user_ttft_ms", "wait_ms")
 SECONDS_FROM_MS = 10_000
+TOKENS = ("input", "cached", "output", "reasoning")
+MOST_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class Trade:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one prompt set, best first: only these are compared with each other. `scorer` is the set's first."""
+    """The cells of one prompt set, best first: only these are compared with each other. `scorer` is the set's first.
+
+    `tokens`: the kinds that were used · `tries`: the k of pass@k and pass^k.
+    """
 
     name: str
     views: list[View]
@@ -54,6 +59,8 @@ class Group:
     axis: charts.Axis | None
     tied: bool
     has: dict[str, bool]
+    tokens: list[str]
+    tries: list[int]
     currency: str | None
     verdicts: list[Card]
     tradeoffs: list[Trade]
@@ -78,10 +85,18 @@ def group_of(name: str, cells: Sequence[CellSummary], summary: Summary, margins:
         axis=charts.linear_axis(min(edges), max(edges), count=4, clip=(0, 100)) if edges else None,
         tied=len(cells) > 1 and any(e.tie_group for e in found),
         has={metric: any(cell.latency[metric].n for cell in cells) for metric in LATENCIES} | {"speed": any(cell.speed["decode_tok_s"].n for cell in cells)},
+        tokens=[kind for kind in TOKENS if any(cell.tokens[kind].sum for cell in cells)],
+        tries=_tries(cells, scorer),
         currency=currencies.pop() if len(currencies) == 1 else None,
         verdicts=verdicts([(view.label, view.cell) for view in views], scorer, _gaps(ranked[0], scorer, summary), margins.get(f"score_{scorer}", 0.0)),
         tradeoffs=_tradeoffs(views, scorer) if scorer and len(cells) > 1 else [],
     )
+
+
+def _tries(cells: Sequence[CellSummary], scorer: str | None) -> list[int]:
+    """All k up to five; of more the first and the last."""
+    found = sorted({one.k for cell in cells for one in cell.repeats.get(scorer or "", ())})
+    return found if len(found) <= MOST_TRIES else [*found[: MOST_TRIES - 1], found[-1]]
 
 
 def _gaps(leader: CellSummary, scorer: str | None, summary: Summary) -> dict[int, Gap]:

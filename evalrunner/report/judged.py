@@ -9,14 +9,16 @@ from typing import NamedTuple
 from evalrunner.analysis.compare import Comparison
 from evalrunner.analysis.flips import FlippedSample
 from evalrunner.analysis.gates import GateResult
+from evalrunner.analysis.tables import RunFacts
 
 
 class Judged(NamedTuple):
     """`comparison`: the run against a baseline · `flips`: the texts of its flips; without them the page has their counts · `gates`: what became of the
-    run's gate, limit by limit · `margins`: how much worse each metric may be and still be called not worse.
+    run's gate, limit by limit · `margins`: how much worse each metric may be and still be called not worse · `runs`: the facts of each of several runs.
     """
 
     comparison: Comparison | None = None
     flips: tuple[FlippedSample, ...] = ()
     gates: tuple[GateResult, ...] = ()
     margins: Mapping[str, float] = MappingProxyType({})
+    runs: tuple[RunFacts, ...] = ()

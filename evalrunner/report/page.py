@@ -44,7 +44,7 @@ def render(summary: Summary, rows: SampleRows, *, lang: str = "en", judged: Judg
             gates_state=gates_state(judged.gates),
             chosen=packed,
             payload=packed.blocks,
-            facts=in_script(_facts(summary, lang, shown)),
+            facts=in_script(_facts(summary, lang, shown, told=bool(judged.runs))),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             style_hash=_hash(style),
@@ -80,6 +80,7 @@ def _environment(lang: str) -> Environment:
         said=said,
         tone=tone,
         unanswered=unanswered,
+        repeats=lambda cell, scorer: {one.k: one for one in cell.repeats.get(scorer, ())},
         outcome=lambda name: both(f"o_{name}") if f"o_{name}" in WORDS else escape(name),
         token_bar=lambda cell: charts.stack(sections.token_parts(cell)),
         outcome_bar=lambda model: charts.stack(sections.outcome_parts(model)),
@@ -104,14 +105,18 @@ def _notice(notice: Notice) -> Markup | str:
     return both(key, **values)
 
 
-def _facts(summary: Summary, lang: str, shown: sections.Sections) -> dict[str, Any]:
-    """What the script needs beside the samples."""
+def _facts(summary: Summary, lang: str, shown: sections.Sections, *, told: bool) -> dict[str, Any]:
+    """What the script needs beside the samples. `told`: the run is among the parameters, where no request has it."""
     views = sorted(shown.views, key=lambda view: view.cell.index)
-    kept = ("label", "prompt_set", "prompt", "model", "model_id", "provider", "params", "stream")
+    kept = ("label", "prompt_set", "prompt", "model", "model_id", "provider", "stream")
+    asked = [{name: value for name, value in view.cell.params.items() if not (told and name == "run")} for view in views]
     return {
         "lang": lang,
         "words": {one: {key: texts[k] for key, texts in WORDS.items()} for k, one in enumerate(LANGUAGES)},
-        "cells": [{**{name: getattr(view.cell, name) for name in kept}, "name": view.label, "colour": view.colour} for view in views],
+        "cells": [
+            {**{name: getattr(view.cell, name) for name in kept}, "params": params, "name": view.label, "colour": view.colour}
+            for view, params in zip(views, asked, strict=True)
+        ],
         "scorers": {group.name: group.scorer for group in shown.groups},
         "flips": for_viewer(shown.against),
         "shapes": [charts.SHAPES[k] for k in sorted(charts.SHAPES)],

@@ -211,8 +211,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "m_cost": ("Cost", "费用"),
     # pairs, factors
     "lead_pairs": (
-        "Row minus column in percentage points, over the samples that both have. Arrows mark what holds at 5 % after Holm’s correction.",
-        "行减列的百分点差，按两者共有的样本。箭头表示经 Holm 校正后在 5 % 水平成立。",
+        "Row minus column in points, over samples both have. Arrows: it holds at 5 % after Holm over all pairs (tie groups correct over their leader’s alone).",
+        "行减列的百分点差，按两者共有的样本。箭头表示经 Holm 校正（针对所有配对）后在 5 % 水平成立；并列组仅针对与其领先者的比较校正，故两者可能不同。",
     ),
     "cap_pairs": ("{scorer}; small figures are wins–ties–losses", "{scorer}；小字为胜–平–负"),
     "lead_pairs_click": ("Choose a field to read the samples that one has right and the other wrong.", "点选一格可查看一方正确、另一方错误的样本。"),
@@ -229,6 +229,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_setting": ("Setting", "设置"),
     "against_level": ("against {level}", "相对于 {level}"),
     "factor_model": ("model", "模型"),
+    "factor_run": ("run", "运行"),
     "factor_prompt": ("prompt", "提示词"),
     "factor_stream": ("transfer", "传输方式"),
     # judges
@@ -271,6 +272,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_cost": ("Cost per 1,000", "每千样本费用"),
     "col_per_correct": ("Per 1,000 correct", "每千正确答案"),
     "col_n": ("n", "n"),
+    "mean_input": ("Tokens in", "输入词元"),
+    "mean_cached": ("Cached", "缓存词元"),
+    "mean_output": ("Tokens out", "输出词元"),
+    "mean_reasoning": ("Reasoning", "推理词元"),
+    "sub_repeats": ("Of k tries", "尝试 k 次"),
+    "lead_repeats": (
+        "pass@k: at least one of k tries is right. pass^k: all of them are. Estimated without bias from the trials, over n samples.",
+        "pass@k：k 次尝试中至少一次正确；pass^k：全部正确。由各次重复无偏估计，n 为样本数。",
+    ),
+    "col_any_of": ("pass@k", "pass@k"),
+    "col_all_of": ("pass^k", "pass^k"),
     "bounds": ("unanswered counted: {span}", "计入未回答：{span}"),
     # trade-offs
     "lead_tradeoffs": (
@@ -361,10 +373,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "o_missing": ("not sent", "未发送"),
     # slices
     "lead_slices": (
-        "The same score for the samples of each tag value. Small groups have wide intervals: read them as hints.",
-        "各标签取值下样本的同一得分。样本少则区间宽，仅供参考。",
+        "The same score by tag value; below it the paired difference from the best configuration, in points. Small groups, and one of many, are hints.",
+        "各标签取值下的同一得分；其下为与最佳配置的配对差异（百分点）。样本少或分组多时仅供参考。",
     ),
     "cap_slices": ("{scorer}, 95 % intervals; the smallest group has n = {n}", "{scorer}，95 % 区间；最小组 n = {n}"),
+    "cap_gaps": ("differences from {leader}", "差异相对于 {leader}"),
+    "slices_capped": ("The best {n} of {all} configurations are shown.", "仅显示得分最高的 {n} 个配置（共 {all} 个）。"),
     "col_value": ("Value", "取值"),
     # samples
     "lead_samples": (
