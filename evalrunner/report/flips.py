@@ -113,6 +113,11 @@ def card(found: Against) -> Card:
     states = [state for state in STATES if state in by_state]
     worst = states[0]
     spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in states]
+    if states in (["even"], ["kept"], ["undecided"]):
+        spoken = []  # the answer has said it
+    lowest = min(mine, key=lambda one: one.result.difference or 0.0)
+    figures = {"change": points(lowest.result.difference) or "–", "span": points_span(lowest.result.low, lowest.result.high) or "–"}
+    spoken.append(both("b_lowest", name=f"{lowest.name} ({lowest.scorer})" if several else lowest.name, **figures))
     needed = [one.result.samples_needed for one in mine if one.result.samples_needed]
     evidence = Markup(" ").join([*spoken, *([both("v_needed_most", n=count(max(needed)))] if needed else [])])
     answer = both("b_count", state=_both_words(worst), n=len(by_state[worst]), all=len(mine))

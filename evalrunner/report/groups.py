@@ -89,7 +89,7 @@ def group_of(name: str, cells: Sequence[CellSummary], summary: Summary, margins:
         tries=_tries(cells, scorer),
         currency=currencies.pop() if len(currencies) == 1 else None,
         verdicts=verdicts([(view.label, view.cell) for view in views], scorer, _gaps(ranked[0], scorer, summary), margins.get(f"score_{scorer}", 0.0)),
-        tradeoffs=_tradeoffs(views, scorer) if scorer and len(cells) > 1 else [],
+        tradeoffs=_tradeoffs(views, scorer, summary.cells) if scorer and len(cells) > 1 else [],
     )
 
 
@@ -145,19 +145,27 @@ def _view(cell: CellSummary, scorer: str | None, differing: Sequence[str], colou
     return View(cell, label, plain[0], (*plain[1:], *spoken), colour, tip)
 
 
-def _tradeoffs(views: Sequence[View], scorer: str) -> list[Trade]:
+def _tradeoffs(views: Sequence[View], scorer: str, everywhere: Sequence[CellSummary]) -> list[Trade]:
+    """Axes of cost and latency are alike for all prompt sets, so that the eye may go from one to the next."""
     cost = [(view, view.cell.cost.per_1000, None) for view in views if view.cell.cost.per_1000 is not None]
     speed = [(view, q.value, q) for view in views if (q := view.cell.latency["latency_ms"].quantiles[0]).value is not None]
     trades = []
     if len({view.cell.cost.currency for view, _, _ in cost}) == 1:
-        trades.append(_trade("trade_cost", "col_cost", cost[0][0].cell.cost.currency, [(v, x, None) for v, x, _ in cost if x is not None], scorer))
-    scale, unit = (1000.0, "s") if max((x or 0 for _, x, _ in speed), default=0) >= SECONDS_FROM_MS else (1.0, "ms")
+        currency = cost[0][0].cell.cost.currency
+        reach = [cell.cost.per_1000 for cell in everywhere if cell.cost.per_1000 is not None and cell.cost.currency == currency]
+        trades.append(_trade(("trade_cost", "col_cost", currency), [(v, x, None) for v, x, _ in cost if x is not None], scorer, reach))
+    halves = [cell.latency["latency_ms"].quantiles[0] for cell in everywhere]
+    scale, unit = (1000.0, "s") if max((q.value or 0 for q in halves), default=0) >= SECONDS_FROM_MS else (1.0, "ms")
     spans = [(v, x / scale, (q.low / scale, q.high / scale) if q.low is not None and q.high is not None else None) for v, x, q in speed if x is not None]
-    trades.append(_trade("trade_latency", "col_latency_p50", unit, spans, scorer))
+    reach = [edge / scale for q in halves for edge in (q.value, q.low, q.high) if edge is not None]
+    trades.append(_trade(("trade_latency", "col_latency_p50", unit), spans, scorer, reach))
     return [trade for trade in trades if trade and len(trade.rows) > 1]
 
 
-def _trade(title: str, column: str, unit: str | None, places: Sequence[tuple[View, float, tuple[float, float] | None]], scorer: str) -> Trade | None:
+def _trade(
+    words: tuple[str, str, str | None], places: Sequence[tuple[View, float, tuple[float, float] | None]], scorer: str, reach: Sequence[float]
+) -> Trade | None:
+    title, column, unit = words
     found = [(view, x, x_span, e) for view, x, x_span in places if (e := view.cell.scores.get(scorer)) and e.value is not None]
     beaten = charts.pareto([(x, e.value or 0.0) for _, x, _, e in found])
     points = [
@@ -173,7 +181,6 @@ def _trade(title: str, column: str, unit: str | None, places: Sequence[tuple[Vie
         )
         for (view, x, x_span, e), dominated in zip(found, beaten, strict=True)
     ]
-    xs = [point.x for point in points]
-    wide = len(xs) > 1 and min(xs) > 0 and max(xs) / min(xs) > 8
-    drawing = charts.scatter(points, x_unit=unit or "", log_x=wide)
+    wide = len(reach) > 1 and min(reach) > 0 and max(reach) / min(reach) > 8
+    drawing = charts.scatter(points, x_unit=unit or "", log_x=wide, reach=reach)
     return Trade(title, column, unit, drawing, [(view, x, dominated) for (view, x, _, _), dominated in zip(found, beaten, strict=True)])

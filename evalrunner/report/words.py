@@ -160,6 +160,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "b_even": ("No difference shown", "未显示差异"),
     "b_undecided": ("Inconclusive", "无法判断"),
     "b_named": ("{state}: {names}.", "{state}：{names}。"),
+    "b_lowest": ("Lowest: {name}, {change} points ({span}).", "最低：{name}，{change} 个百分点（{span}）。"),
     "b_count": ("{state}: {n} of {all}", "{state}：{all} 个中的 {n} 个"),
     # gates
     "gate_title": ("Gate", "门限"),
@@ -373,7 +374,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "o_missing": ("not sent", "未发送"),
     # slices
     "lead_slices": (
-        "The same score by tag value; below it the paired difference from the best configuration, in points. Small groups, and one of many, are hints.",
+        "The same score by tag value; below it the paired difference from the best, in points. Small groups are hints, and so is one difference among many.",
         "各标签取值下的同一得分；其下为与最佳配置的配对差异（百分点）。样本少或分组多时仅供参考。",
     ),
     "cap_slices": ("{scorer}, 95 % intervals; the smallest group has n = {n}", "{scorer}，95 % 区间；最小组 n = {n}"),
