@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.flips import flipped_samples
 from evalrunner.analysis.gates import GateResult
-from evalrunner.analysis.rules import Gate, metric_problem, rule_of
+from evalrunner.analysis.rules import Gate, Rule, as_text, metric_problem, rule_of
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import Chosen, check_run
 from evalrunner.errors import ConfigError, EvalRunnerError
@@ -21,6 +22,11 @@ from evalrunner.report.flips import MOST_SHOWN
 from evalrunner.report.page import Judged, SampleRows, render
 from evalrunner.side_by_side import together
 from evalrunner.store.run_dir import read_judgements, rows_of
+
+
+class _Usual(NamedTuple):
+    baseline: Path
+    rule: Rule
 
 
 def page_of(run: Chosen, *, baseline: str | os.PathLike[str] | None, options: Options, lang: str) -> str:
@@ -58,8 +64,10 @@ def _judged(run: Chosen, whole: Summary, baseline: str | os.PathLike[str] | None
     if run.where:
         raise ConfigError(f"{run.name}: cells are chosen to be held against a baseline (hint: --baseline)")
     with suppress(EvalRunnerError):  # then its gate is told as not judged, with the reason
-        if results and (usual := _usual_baseline(gates)):
-            return _held(Chosen(usual), run, options, found)
+        if results and (usual := _usual(gates)):
+            old = Chosen(usual.baseline)
+            old.where = run.where = {name: as_text(value) for name, value in usual.rule.where.items()}
+            return _held(old, run, options, found)
     return found
 
 
@@ -71,9 +79,10 @@ def _gates(run: Chosen) -> list[Gate]:
     return [Gate(rule=rule, baseline=Path(os.path.normpath(folder / name)) if name is not None else None) for rule, name in named]
 
 
-def _usual_baseline(gates: list[Gate]) -> Path | None:
-    found = {gate.baseline for gate in gates if gate.baseline is not None and not gate.rule.where}
-    return found.pop() if len(found) == 1 else None
+def _usual(gates: list[Gate]) -> _Usual | None:
+    """What the run is gated against, where that is one run and one choice of cells."""
+    found = {(gate.baseline, json.dumps(gate.rule.where, sort_keys=True)): _Usual(gate.baseline, gate.rule) for gate in gates if gate.baseline is not None}
+    return found.popitem()[1] if len(found) == 1 else None
 
 
 def _held(old: Chosen, new: Chosen, options: Options, found: Judged) -> Judged:

@@ -88,8 +88,19 @@ def test_the_report_says_what_the_gate_says(desk, tmp_path):
     assert er.make_report(path, tmp_path / "again.html").read_text("utf-8") == first
     shutil.rmtree(desk.folder / "blessed")
     text = visible(er.make_report(path, tmp_path / "later.html").read_text("utf-8"))
-    assert re.search(r"nothing measured – drop of score_numeric ≤ 0.25 \S+blessed: ", text)
+    assert re.search(r"no data – drop of score_numeric ≤ 0.25 \S+blessed: ", text)
     assert re.search(r"failed \S+ score_numeric ≥ 0.9", text)
+
+
+def test_a_gate_about_some_cells_shows_what_changed_in_those(desk):
+    """`where` chooses the cells of the baseline section, too."""
+    desk.run("both", prompts=f"p: {IN_USE}, q: {IN_USE}")
+    gate = "gate: [{metric: score_numeric, max_drop: 0.05, baseline: both, where: {prompt: q}}]"
+    path, code = desk.run("guarded-q", prompts=f"p: {IN_USE}, q: {HASTY}", gate=gate)
+    assert code == 1
+    text = visible((path / "report.html").read_text("utf-8"))
+    assert re.search(r"q against \S+both Worse", text)
+    assert re.search(r"failed q drop of score_numeric ≤ 0.05", text)
 
 
 def test_a_renamed_prompt_is_compared_in_the_report(desk, tmp_path):
@@ -128,10 +139,10 @@ def test_every_limit_of_a_gate_is_told_in_both_languages():
     ]
     page = render(run.summary, run.rows, judged=Judged(gates=tuple(gates)))
     text = visible(page)
-    assert "Gate nothing measured" in text
+    assert "Gate no data" in text
     assert "passed qwen-max score_exact ≥ 0.8 0.900 0.850 … 0.950 20" in text
     assert "inconclusive about 1,234 samples to decide qwen-max score_exact ≥ 0.8 0.820 0.700 … 0.900 unanswered counted: 0.750 … 0.850 20" in text
-    assert "nothing measured – score_exact ≥ 0.8 said in one line 0" in text
+    assert "no data – score_exact ≥ 0.8 said in one line 0" in text
     assert "无法判断" in chinese(page)
     assert "Gate" not in visible(render(run.summary, run.rows))
 
