@@ -147,6 +147,17 @@ def test_every_limit_of_a_gate_is_told_in_both_languages():
     assert "Gate" not in visible(render(run.summary, run.rows))
 
 
+def test_many_limits_show_what_is_open_first():
+    """Of a long gate the limits that did not pass stand at once, those that did are counted and folded."""
+    run = fabricate(20, models=["qwen-max"], prompts=["plain"])
+    made = {"metric": "coverage", "limit": "min", "threshold": 0.8, "n": 20, "value": 0.9, "low": 0.9, "high": 0.9, "text": ""}
+    gates = [GateResult(cell=f"cell {k}", state="fail" if k == 11 else "pass", **made) for k in range(12)]
+    page = render(run.summary, run.rows, judged=Judged(gates=tuple(gates)))
+    text = visible(page)
+    assert text.index("cell 11") < text.index("11 limits passed") < text.index("cell 0")
+    assert page.index("cell 11") < page.index("<details", page.index("cell 11")) < page.index("cell 0<")
+
+
 def test_cheapest_and_fastest_say_how_far_from_the_best_they_may_be():
     """With twenty samples the cheapest of all ties with the best; the card says that this is not "equal", and what twenty samples can show."""
     run = with_scores(fabricate(20, models=["qwen-turbo", "qwen-max"], prompts=["plain"], failing=0), twenty)

@@ -112,9 +112,8 @@ def card(found: Against) -> Card:
         by_state.setdefault(_state(one.result), []).append(f"{one.name} ({one.scorer})" if several else one.name)
     states = [state for state in STATES if state in by_state]
     worst = states[0]
-    spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in states]
-    if states in (["even"], ["kept"], ["undecided"]):
-        spoken = []  # the answer has said it
+    told = [state for state in states if state in ("worse", "better") or state != worst]  # the answer has said how many are the worst
+    spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in told]
     lowest = min(mine, key=lambda one: one.result.difference or 0.0)
     figures = {"change": points(lowest.result.difference) or "–", "span": points_span(lowest.result.low, lowest.result.high) or "–"}
     spoken.append(both("b_lowest", name=f"{lowest.name} ({lowest.scorer})" if several else lowest.name, **figures))

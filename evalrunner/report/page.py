@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
@@ -80,6 +81,7 @@ def _environment(lang: str) -> Environment:
         said=said,
         tone=tone,
         unanswered=unanswered,
+        command=shlex.join,
         repeats=lambda cell, scorer: {one.k: one for one in cell.repeats.get(scorer, ())},
         outcome=lambda name: both(f"o_{name}") if f"o_{name}" in WORDS else escape(name),
         token_bar=lambda cell: charts.stack(sections.token_parts(cell)),

@@ -164,6 +164,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "b_count": ("{state}: {n} of {all}", "{state}：{all} 个中的 {n} 个"),
     # gates
     "gate_title": ("Gate", "门限"),
+    "gates_passed": ("{n} limits passed", "{n} 项限值通过"),
     "gate_pass": ("passed", "通过"),
     "gate_fail": ("failed", "未通过"),
     "gate_inconclusive": ("inconclusive", "无法判断"),
