@@ -139,15 +139,6 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f" (hint: did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"
 
 
-def compare_with_flips(
-    baseline: str | os.PathLike[str], candidate: str | os.PathLike[str], most: int | None = None
-) -> tuple[Comparison, tuple[FlippedSample, ...]]:
-    """The same, with the texts of at most `most` flips of each kind, score and pair of cells."""
-    old, new = open_both(baseline, candidate)
-    comparison = compare(old.side, new.side)
-    return comparison, flipped_samples(comparison, old.results, new.results, most)
-
-
 def decide(old: Chosen, new: Chosen, rules: Sequence[Rule] = (), options: Options | None = None) -> Decision:
     """Compare, and judge by `rules` and by every margin in `options`; without rules by the candidate's own gate and every score: none may be worse.
 
@@ -195,13 +186,13 @@ def _too_few(new: Chosen) -> list[GateResult]:
     return [undecided(rule, new.name, f"{missing:,} of {planned:,} requests are without an answer or its score, more than allow_unanswered, {allowed:g}")]
 
 
-def check_run(run: Path, gates: Sequence[Gate]) -> list[GateResult]:
+def check_run(run: Path | Chosen, gates: Sequence[Gate]) -> list[GateResult]:
     """The gates of a config on the run it made. What cannot be held against its baseline (a model that nobody could ask, a baseline that is gone) is no data:
     the answers are paid for, and the other gates still say something.
     """
     if not gates:
         return []
-    new, found = Chosen(run), []
+    new, found = run if isinstance(run, Chosen) else Chosen(run), []
     opened: dict[Path, Chosen] = {}
     for gate in gates:
         try:

@@ -9,7 +9,7 @@ import random
 import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
-from evalrunner.errors import BudgetError, ConfigError, DatasetError, EvalRunnerError, StoreError, UnreachableError
+from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
 from evalrunner.open_files import allow
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
@@ -117,7 +117,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 watch.say(message)
             if run_dir.nothing_left:
                 if not (run_dir.path / REPORT).exists():
-                    _report(plan, run_dir.path, 0, watch.store.files)
+                    make_report(run_dir.path, files=watch.store.files)
                 return _judged(plan, run_dir.path, 0, "nothing left to do: every request has its answer")
             plan.inform_judges(run_dir.run_id)
             if only_judges:
@@ -178,7 +178,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
 
 def concluded(plan: Plan, path: Path, code: int, message: str = "", files: Files | None = None) -> Run:
     """The run with its report made and its gates checked."""
-    _report(plan, path, code, files)
+    make_report(path, files=files)
     return _judged(plan, path, code, message)
 
 
@@ -188,21 +188,6 @@ def concluded_later(plan: Plan, path: Path, code: int = 0, message: str = "") ->
         return concluded(plan, path, code, message)
     make_report(path)
     return Run(path, code, message or ("the run was cut short: its gate is checked when it is complete" if plan.gates else ""))
-
-
-def _report(plan: Plan, path: Path, code: int, files: Files | None = None) -> None:
-    """With what changed since the baseline, where the two can be compared; where not, its gates say why."""
-    if code in {0, UNANSWERED} and (baseline := _baseline(plan)) is not None:
-        with suppress(ConfigError, DatasetError, StoreError):
-            make_report(path, baseline=baseline, files=files)
-            return
-    make_report(path, files=files)
-
-
-def _baseline(plan: Plan) -> Path | None:
-    """The one run that all of this one is gated against: the report shows what changed since."""
-    found = {gate.baseline for gate in plan.gates if gate.baseline is not None and not gate.rule.where}
-    return found.pop() if len(found) == 1 else None
 
 
 def _judged(plan: Plan, path: Path, code: int, message: str) -> Run:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from evalrunner.analysis.compare import Comparison, Options
 from evalrunner.analysis.gates import GateResult
 from evalrunner.analysis.summary import Summary, summarise
-from evalrunner.decisions import compare_runs, compare_with_flips
-from evalrunner.errors import RunError, StoreError
-from evalrunner.report.flips import MOST_SHOWN
-from evalrunner.report.page import SampleRows, render
+from evalrunner.decisions import Chosen, compare_runs
+from evalrunner.errors import ConfigError, RunError, StoreError
+from evalrunner.reporting import page_of, page_of_several
 from evalrunner.store.files import Files, whole_file
-from evalrunner.store.lock import is_held
+from evalrunner.store.lock import state_of
 from evalrunner.store.manifest import REPORT
 from evalrunner.store.run_dir import read_attempts, read_judgements, read_manifest, read_results, rows_of
 
@@ -45,8 +44,7 @@ class Run:
     @property
     def state(self) -> str:
         """`running`, `complete`, `interrupted`; or `killed`: the manifest says running, but no process is."""
-        state = str(self.manifest["state"])
-        return "killed" if state == "running" and not is_held(self.path) else state
+        return state_of(self.path, self.manifest)
 
     def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per request, with the columns of `results/*.parquet`; also while the run goes on. Raises StoreError."""
@@ -93,23 +91,37 @@ def compare(
     return compare_runs(baseline, candidate, options)
 
 
-def make_report(
-    run: Run | str | Path, out: str | Path | None = None, *, lang: str = "en", baseline: str | os.PathLike[str] | None = None, files: Files | None = None
+def make_report(  # noqa: PLR0913 - keywords, each with its default
+    run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | Path | None = None,
+    *,
+    lang: str = "en",
+    baseline: str | os.PathLike[str] | None = None,
+    margins: Mapping[str, float] | None = None,
+    renames: Mapping[str, str] | None = None,
+    files: Files | None = None,
 ) -> Path:
     """Write the run's report as one HTML file (default: `report.html` in its directory) and return its path. Same records, same bytes.
 
-    `baseline`: a run, or cells of one, that this one is held against, sample by sample · `files`: the seam to the disk. Raises RunError, also for a baseline
-    that does not fit, and StoreError where the run's own report cannot be written.
+    `run`: also several over the same samples, side by side in one page · `baseline`: a run, or cells of one, that this one (or those chosen of it,
+    `f"{run.path}[prompt=new]"`; the page is of the whole run all the same) is held against, sample by sample; without it the baseline of the run's gate,
+    if that is there · `margins`, `renames`: as `compare` takes them; the gate's own `max_drop` is the margin of its metric · `files`: the seam to the disk.
+    Raises RunError, also for a baseline that does not fit, and StoreError where the run's own report cannot be written.
     """
-    run = run if isinstance(run, Run) else open_run(run)
-    target = Path(out) if out is not None else run.path / REPORT
-    comparison, flips = compare_with_flips(baseline, run, max(MOST_SHOWN.values())) if baseline is not None else (None, ())
-    page = render(run.summary(), SampleRows(rows_of(run.path, "results"), rows_of(run.path, "attempts")), lang=lang, comparison=comparison, flips=flips)
+    runs = [Chosen(one) for one in ([run] if isinstance(run, str | os.PathLike) else run)]
+    target = Path(out) if out is not None else runs[0].path / REPORT
+    options = Options(margins=margins or {}, renames=renames or {})
+    if len(runs) == 1:
+        page = page_of(runs[0], baseline=baseline, options=options, lang=lang)
+    elif out is None or baseline is not None or any(one.where for one in runs):
+        raise ConfigError("a report of several runs is of the whole of them, has no baseline, and needs a place (hint: --out FILE)")
+    else:
+        page = page_of_several(runs, options=options, lang=lang)
     try:
         with whole_file(target, files) as hidden:
             hidden.write_text(page, encoding="utf-8")
     except RunError as error:
         if out is not None:
             raise
-        raise StoreError(f"{error}; the rows are safe. Free some space or see to the disk, then: evalrunner report {run.path}") from error
+        raise StoreError(f"{error}; the rows are safe. Free some space or see to the disk, then: evalrunner report {runs[0].path}") from error
     return target

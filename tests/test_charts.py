@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -106,3 +107,20 @@ def test_any_names_and_places_give_a_drawing(points):
     """Long, empty, Chinese or odd names never break a scatter."""
     drawing = charts.scatter([charts.Point(name, x, y) for name, x, y in points], x_unit="ms", log_x=True)
     assert drawing.count("<path") == len(points)
+
+
+def test_a_name_without_room_on_a_phone_is_for_wider_pages():
+    """A long name beside a curve never runs out of a narrow chart; a short one stays."""
+    long, short = "a-model-with-quite-a-long-name-2026", "max"
+    drawing = charts.distribution([charts.Series(long, [10.0, 20.0], [0.0, 1.0]), charts.Series(short, [10.0, 100.0], [0.0, 1.0], 2)], unit="ms")
+    classes = {text: name.split() for name, text in re.findall(r'class="(label[^"]*)"[^>]*>([^<]*)<', drawing)}
+    assert "roomy" in classes[f"{long[: charts.LABEL - 1]}…"]
+    assert "roomy" not in classes[short]
+
+
+def test_prompt_sets_share_the_axis_they_are_asked_to_share():
+    """What lies elsewhere widens the axis, so that two charts can be compared by eye."""
+    point = [charts.Point("a", 2.0, 50.0), charts.Point("b", 3.0, 60.0)]
+    ticks = re.findall(r">([\d.]+)</text>", charts.scatter(point, x_unit="CNY", reach=[2.0, 3.0, 90.0]))
+    assert "100" in ticks
+    assert "100" not in re.findall(r">([\d.]+)</text>", charts.scatter(point, x_unit="CNY"))

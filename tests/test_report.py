@@ -26,7 +26,7 @@ from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.summary import summarise
 from evalrunner.analysis.tables import Agreement, JudgePair, JudgeSummary
 from evalrunner.report import quantities
-from evalrunner.report.page import SampleRows, in_script, render
+from evalrunner.report.page import Judged, SampleRows, in_script, render
 from evalrunner.report.samples import pack
 from evalrunner.report.words import WORDS, both
 
@@ -121,20 +121,20 @@ def held_against(old, new, **options):
     """What a page needs to show `new` against `old`."""
     sides = [Side(name, run.results, run.manifest["plan"], {}) for name, run in (("reports/blessed", old), ("now", new))]
     comparison = compare(*sides, Options(**options))
-    return {"comparison": comparison, "flips": flipped_samples(comparison, old.results, new.results)}
+    return Judged(comparison, flipped_samples(comparison, old.results, new.results))
 
 
 def test_what_changed_against_a_baseline_is_counted_and_shown():
     """The verdict, how many were lost and gained, the exact p, and the lost samples with both answers: readable without a script."""
     old, new = (fabricate(80, models=["qwen-max"], prompts=["plain"], seed=seed) for seed in (3, 4))
     against = held_against(old, new)
-    page = render(new.summary, new.rows, **against)
+    page = render(new.summary, new.rows, judged=against)
     text = visible(page)
-    counts = against["comparison"].pairs[0].flips["score_exact"]
+    counts = against.comparison.pairs[0].flips["score_exact"]
     assert "Against the baseline reports/blessed" in text
     assert f"{len(counts.lost)} lost and {len(counts.gained)} gained of" in text
     assert len(counts.lost) > 0
-    lost = next(one for one in against["flips"] if one.kind == "lost")
+    lost = next(one for one in against.flips if one.kind == "lost")
     section = page[page.index('<section id="flips"') : page.index('<section id="tradeoffs"') if '<section id="tradeoffs"' in page else None]
     assert f"<mark>{lost.candidate.output}</mark>" in section
     assert section.index("Lost: right before") < section.index("Gained: wrong before")
@@ -160,7 +160,7 @@ def test_the_baseline_verdict_says_what_is_shown_and_no_more(drop, samples, marg
         moved = [1.0 - value if k in (5, 6) else value for k, value in enumerate(score)]
     at = old.results.schema.get_field_index("score_exact")
     new = old._replace(results=old.results.set_column(at, "score_exact", pa.array(moved)))
-    text = visible(render(new.summary, new.rows, **held_against(old, new, margins={"score_exact": margin})))
+    text = visible(render(new.summary, new.rows, judged=held_against(old, new, margins={"score_exact": margin})))
     assert f"Against the baseline reports/blessed {expected} " in text
     assert ("samples would decide" in text) == (expected in ("Inconclusive", "No difference shown"))
 
@@ -169,11 +169,11 @@ def test_several_cells_against_a_baseline_name_the_worse_ones():
     """With eight configurations the strip counts, and names what got worse or better."""
     old, new = fabricate(120, seed=7), fabricate(120, seed=11)
     against = held_against(old, new)
-    text = visible(render(new.summary, new.rows, **against))
-    worse = sum(pair.metrics["score_exact"].verdict == "worse" for pair in against["comparison"].pairs)
+    text = visible(render(new.summary, new.rows, judged=against))
+    worse = sum(pair.metrics["score_exact"].verdict == "worse" for pair in against.comparison.pairs)
     assert worse > 0
     assert f"Worse: {worse} of 8" in text
-    most = min(against["comparison"].pairs, key=lambda pair: pair.metrics["score_exact"].difference)
+    most = min(against.comparison.pairs, key=lambda pair: pair.metrics["score_exact"].difference)
     section = text[text.index("Lost: right before") :]
     assert section.index(f"{most.candidate.model} · {most.candidate.prompt}") < 100
 
@@ -182,11 +182,11 @@ def test_a_page_has_no_more_flips_than_a_person_reads():
     """Thousands of flips do not make a page of thousands: the clearest stand in it, and it says how many more there are."""
     old, new = fabricate(300, seed=7), fabricate(300, seed=11)
     against = held_against(old, new)
-    few = flipped_samples(against["comparison"], old.results, new.results, 2)
-    assert len(few) == 2 * 2 * 8 < len(against["flips"])
-    page = render(new.summary, new.rows, **against)
+    few = flipped_samples(against.comparison, old.results, new.results, 2)
+    assert len(few) == 2 * 2 * 8 < len(against.flips)
+    page = render(new.summary, new.rows, judged=against)
     assert page.count('<article class="flip">') == 45
-    lost = sum(len(pair.flips["score_exact"].lost) for pair in against["comparison"].pairs)
+    lost = sum(len(pair.flips["score_exact"].lost) for pair in against.comparison.pairs)
     assert f"{lost - 30} more; the filter in Samples has all." in visible(page)
 
 
@@ -202,13 +202,52 @@ def test_every_two_cells_are_held_against_each_other(run):
     assert section.count("▲") == section.count("▼") == clear > 0
 
 
-def test_what_each_setting_did_is_told_where_there_are_two(run):
-    """Model and prompt both vary: each has its effect on score, latency, tokens and cost. With one factor there is nothing to tell apart."""
+def test_what_each_setting_did_is_told(run):
+    """Each level has its effect on score, latency, tokens and cost, all else being equal; also where one factor varies alone. One cell has none."""
     text = visible(render(run.summary, run.rows))
     assert "What each setting did" in text
     assert "prompt careful against plain" in text
-    alone = fabricate(20, prompts=["plain"])
+    sweep = fabricate(20, models=["qwen-max"])
+    assert "prompt careful against plain" in visible(render(sweep.summary, sweep.rows))
+    alone = fabricate(20, models=["qwen-max"], prompts=["plain"])
     assert "What each setting did" not in visible(render(alone.summary, alone.rows))
+
+
+def test_what_k_tries_promise_is_shown_with_trials(run):
+    """pass@k and pass^k stand below the leaderboard where every sample was asked several times, and nowhere else."""
+    thrice = fabricate(30, models=["qwen-max"], trials=3)
+    text = visible(render(thrice.summary, thrice.rows))
+    two = {cell.prompt: cell.repeats["exact"][1] for cell in thrice.summary.cells}
+    assert "pass@k k = 1 pass@k k = 2 pass@k k = 3 pass^k k = 1" in text
+    assert text.count(quantities.share(two["plain"].any)) > 0
+    assert quantities.share(two["careful"].all) in text[text.index("Of k tries") :]
+    assert "pass^k" not in visible(render(run.summary, run.rows))
+
+
+def test_slices_tell_where_a_configuration_loses():
+    """By tag value each cell's paired difference from the best has an interval; other scorers wait folded, with the same."""
+    run = fabricate(90, models=["qwen-turbo", "qwen-max"], prompts=["plain"], scorers=("exact", "second"), failing=0.05)
+    page = render(run.summary, run.rows)
+    text = visible(page[page.index('<section id="slices"') : page.index('<section id="samples"')])
+    assert "differences from qwen-max" in text
+    frame = run.results.to_pandas()
+    level = [dict(pairs)["level"] for pairs in frame["tags"]]
+    hard = frame[[one == "2" for one in level]].pivot_table(index="sample_id", columns="model", values="score_exact")
+    paired = hard.dropna()
+    expected = quantities.points((paired["qwen-turbo"] - paired["qwen-max"]).mean())
+    gap = next(one.gaps["exact"] for one in run.summary.slices if (one.tag, one.value) == ("level", "2") and one.gaps)
+    assert gap.n == len(paired) < 30
+    assert gap.low < gap.difference < gap.high
+    assert f"{expected} ({quantities.points_span(gap.low, gap.high)}) n = {gap.n}" in text
+    assert "level · second" in text
+
+
+def test_tokens_stand_beside_the_scores(run):
+    """What each answer took, on average, in the leaderboard; kinds nobody used are left out."""
+    page = render(run.summary, run.rows)
+    board = visible(page[page.index('<section id="leaderboard"') : page.index('<section id="pairs"')])
+    assert "Tokens in Cached Tokens out Cost per 1,000" in board
+    assert all(quantities.digits(cell.tokens["output"].mean) in board for cell in run.summary.cells)
 
 
 class Elements(HTMLParser):
@@ -280,9 +319,9 @@ def _evil(text):
     sides = ((spoken | {"output": f"{text} before"}, 3), (spoken, 4), (strings, 4))
     old, now, new = (fabricate(16, models=["a"], prompts=["p"], failing=0.3, strings=put, seed=seed) for put, seed in sides)
     against = held_against(old, now)
-    assert len(against["flips"]) > 0
-    against["comparison"] = msgspec.structs.replace(against["comparison"], baseline=text)
-    return render(new.summary, new.rows, **against)
+    assert len(against.flips) > 0
+    against = against._replace(comparison=msgspec.structs.replace(against.comparison, baseline=text))
+    return render(new.summary, new.rows, judged=against)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))

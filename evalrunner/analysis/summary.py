@@ -31,6 +31,7 @@ from evalrunner.analysis.judges import judge_summaries
 from evalrunner.analysis.notices import notices
 from evalrunner.analysis.pairs import pairs
 from evalrunner.analysis.rows import ATTEMPT_COLUMNS, TOKENS, CellKey, Records, Rows, as_table, columns_needed, is_score, names_of
+from evalrunner.analysis.slice_gaps import with_gaps
 from evalrunner.analysis.tables import (
     CellSummary,
     Cost,
@@ -104,7 +105,7 @@ def summarise(
         cells=tuple(cells),
         models=tuple(models),
         errors=tuple(error_groups(rows, tries)),
-        slices=tuple(slices(rows, tags, scored, [list(cell.scores) for cell in cells])),
+        slices=tuple(with_gaps(rows, tags, scored, slices(rows, tags, scored, [list(cell.scores) for cell in cells]))),
         judges=judges,
         judge_pairs=judge_pairs,
         timeline=tuple(timeline(rows)),

@@ -182,8 +182,21 @@ class ErrorGroup(Struct, frozen=True, kw_only=True):
     example: str | None
 
 
+class SliceGap(Struct, frozen=True, kw_only=True):
+    """A cell minus the best cell of its prompt set (`against`, its place in `Summary.cells`), over the `n` samples of a slice that both have a score for."""
+
+    against: int
+    n: int
+    difference: float
+    low: float
+    high: float
+
+
 class Slice(Struct, frozen=True, kw_only=True):
-    """The samples of one cell with one value of one tag. Bounds count the requests with a row only: what was never sent has no tags."""
+    """The samples of one cell with one value of one tag. Bounds count the requests with a row only: what was never sent has no tags.
+
+    `gaps` by scorer: the paired difference from the best cell; the best itself has none.
+    """
 
     tag: str
     value: str
@@ -192,6 +205,7 @@ class Slice(Struct, frozen=True, kw_only=True):
     done: int
     answered: int
     scores: dict[str, Estimate]
+    gaps: dict[str, SliceGap] = field(default_factory=dict)
 
 
 class Pair(Struct, frozen=True, kw_only=True):

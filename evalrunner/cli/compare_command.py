@@ -30,20 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|EXPR",
         help="what must hold, in place of the candidate's own gate: a config (its `gate`), or 'score_exact max_drop=0.02 model=qwen-max'",
     )
-    parser.add_argument("--map", action="append", default=[], metavar="OLD=NEW", dest="renames", help="a prompt set, prompt or model has a new name")
-    parser.add_argument(
-        "--margin",
-        action="append",
-        default=[],
-        metavar="METRIC=X",
-        help="how much worse a metric may be (default 0; scores and whatever is given a margin decide, beside the gate)",
-    )
+    add_pairing(parser)
     parser.add_argument("--allow-changed-data", action="store_true", help="leave out samples whose data differ, instead of refusing")
     parser.add_argument("--allow-changed-scorers", action="store_true", help="leave out scores that were computed differently, instead of refusing")
     add_inconclusive(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON on stdout")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write Markdown, for a pull request")
+
+
+def add_pairing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--map", action="append", default=[], metavar="OLD=NEW", dest="renames", help="a prompt set, prompt or model has a new name")
+    parser.add_argument(
+        "--margin", action="append", default=[], metavar="METRIC=X", help="how much worse a metric may be (default 0; only scores and what has a margin decide)"
+    )
+
+
+def margins_of(args: argparse.Namespace) -> dict[str, float]:
+    return {name: _number("--margin", name, value) for name, value in (_pair("--margin", text) for text in args.margin)}
+
+
+def renames_of(args: argparse.Namespace) -> dict[str, str]:
+    return dict(_pair("--map", text) for text in args.renames)
 
 
 def add_inconclusive(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +61,12 @@ def add_inconclusive(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    margins = {name: _number("--margin", name, value) for name, value in (_pair("--margin", text) for text in args.margin)}
-    renames = dict(_pair("--map", text) for text in args.renames)
-    options = Options(margins=margins, renames=renames, leave_out_changed=args.allow_changed_data, leave_out_changed_scorers=args.allow_changed_scorers)
+    options = Options(
+        margins=margins_of(args),
+        renames=renames_of(args),
+        leave_out_changed=args.allow_changed_data,
+        leave_out_changed_scorers=args.allow_changed_scorers,
+    )
     decision = decide(*open_both(args.baseline, args.candidate), [rule for text in args.gate for rule in rules_of(text)], options)
     strict = args.inconclusive == "fail"
     if args.json:

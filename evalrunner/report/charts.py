@@ -14,8 +14,12 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 COLOURS = 8
-WIDTH = 310
-"""A narrow width of a scatter in pixels, for placing labels alone: what is clear here is clear on a wider page too."""
+WIDTH = 264
+"""The width of a plot on a phone in pixels, for placing labels alone: what is clear here is clear on a wider page too. A label that has no room here
+is shown on wider pages only (`roomy`); the table beside has the same marks.
+"""
+MARGIN = (10.0, 26.0)
+"""Pixels beside a plot that are still the chart's, left and right."""
 LABEL = 34
 NAMED = 4
 """Curves that are named in the chart; of more the names would hide the curves, and the table beside has the same marks."""
@@ -108,11 +112,11 @@ def distribution(series: Sequence[Series], *, unit: str, height: int = 220) -> M
     return _frame(_grid(axis, shares, height, unit) + box + _join([*marks, *names]), height)
 
 
-def scatter(points: Sequence[Point], *, x_unit: str, log_x: bool = False, height: int = 260) -> Markup:
-    """Points with interval crosses and the Pareto frontier (least x, most y) as a step line; y is a share in percent."""
+def scatter(points: Sequence[Point], *, x_unit: str, log_x: bool = False, height: int = 260, reach: Sequence[float] = ()) -> Markup:
+    """Points with interval crosses and the Pareto frontier (least x, most y) as a step line; y is a share in percent. The x axis spans `reach`, too."""
     if not points:
         return Markup()
-    xs = [v for p in points for v in (p.x, *(p.x_span or ()))]
+    xs = [v for p in points for v in (p.x, *(p.x_span or ()))] + list(reach)
     ys = [v for p in points for v in (p.y, *(p.y_span or ()))]
     log_x = log_x and min(xs) > 0
     x_axis = log_axis(min(xs), max(xs)) if log_x else linear_axis(min(0.0, *xs), max(xs))
@@ -269,13 +273,22 @@ def _labels(points: Sequence[tuple[str, float, float, bool]], height: int) -> li
     parts = []
     for name, x, y, faded in sorted(points, key=lambda p: (p[3], p[2])):
         short = name if len(name) <= LABEL else f"{name[: LABEL - 1]}…"
-        wide = sum(6.4 if ord(letter) < 0x2E80 else 12.5 for letter in short)
+        wide = _wide(short)
         boxes = [(dx, dy, side, _box(x * WIDTH / 100, y, wide, (dx, dy, side))) for dx, dy, side in PLACES]
         dx, dy, side, box = min(boxes, key=lambda one: sum(_overlap(one[3], other) for other in taken) + _outside(one[3], height))
         taken.append(box)
-        name_class = " ".join(part for part in ("label", side, "faded" if faded else "") if part)
+        name_class = " ".join(part for part in ("label", side, "faded" if faded else "", _roomy(box[0], box[2])) if part)
         parts.append(_tag("text", short, x=_pc(x), y=f"{y:.1f}", dx=dx, dy=dy, class_=name_class))
     return parts
+
+
+def _wide(text: str) -> float:
+    """Pixels of a label, about."""
+    return sum(6.4 if ord(letter) < 0x2E80 else 12.5 for letter in text)
+
+
+def _roomy(left: float, right: float) -> str:
+    return "" if left >= -MARGIN[0] and right <= WIDTH + MARGIN[1] else "roomy"
 
 
 Box = tuple[float, float, float, float]
@@ -309,7 +322,9 @@ def _curve_names(shown: Sequence[Series], axis: Axis, height: int) -> list[Marku
         x = axis.at(next((v for v, share in zip(series.values, series.shares, strict=True) if share >= level), series.values[-1]))
         left = x > 62 or (k == 0 and x > 25)
         text = series.name if len(series.name) <= LABEL else f"{series.name[: LABEL - 1]}…"
-        parts.append(_tag("text", text, x=_pc(x), y=f"{height * (1 - level):.1f}", dx=-8 if left else 8, dy="0.35em", class_="label end" if left else "label"))
+        start = x * WIDTH / 100 + (-8 - _wide(text) if left else 8)
+        name_class = " ".join(part for part in ("label", "end" if left else "", _roomy(start, start + _wide(text))) if part)
+        parts.append(_tag("text", text, x=_pc(x), y=f"{height * (1 - level):.1f}", dx=-8 if left else 8, dy="0.35em", class_=name_class))
     return parts
 
 

@@ -88,18 +88,18 @@ def _letters(count: int) -> Sequence[str]:
 
 
 def factor_table(group: Group, summary: Summary) -> FactorTable | None:
-    """None where fewer than two factors vary: then the leaderboard has it all."""
+    """None where nothing varies. One factor is enough: its effects on latency, tokens and cost, paired and with intervals, stand nowhere else."""
     here = [one for one in summary.factors if one.prompt_set == group.name]
     metric = f"score_{group.scorer}"
     scored = [one for one in here if one.metric == metric]
-    if len({one.factor for one in scored}) < 2:
+    if not scored:
         return None
     axis = charts.linear_axis(min(0.0, *(one.low * 100 for one in scored)), max(0.0, *(one.high * 100 for one in scored)), count=4)
     measured = [name for name in dict.fromkeys(one.metric for one in here) if not name.startswith("score_")]
     effects = {(one.factor, repr(one.level), one.metric): one for one in here}
     rows = [
         (
-            both(f"factor_{one.factor}") if one.factor in ("model", "prompt", "stream") else one.factor,
+            both(f"factor_{one.factor}") if one.factor in ("model", "prompt", "stream", "run") else one.factor,
             _level(one.factor, one.level),
             _level(one.factor, one.reference),
             {name: effect for name in (metric, *measured) if (effect := effects.get((one.factor, repr(one.level), name)))},

@@ -13,13 +13,17 @@ from evalrunner.analysis.compare import Flips as Counts
 from evalrunner.analysis.flips import FlippedSample
 from evalrunner.report import charts
 from evalrunner.report.groups import Group, View
-from evalrunner.report.quantities import count, points, points_span
+from evalrunner.report.quantities import count, percent_points, points, points_span
 from evalrunner.report.verdicts import MOST_NAMES, Card
 from evalrunner.report.word_diff import Piece, word_diff
 from evalrunner.report.words import LANGUAGES, both, word
 
 MOST_SHOWN = {"lost": 30, "gained": 15}
 """Flips of a prompt set whose texts stand in the page, those of the cells that changed most first; the viewer's filter has all."""
+
+
+STATES = ("worse", "undecided", "even", "kept", "better")
+"""What can be said of a difference, the worst first."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,11 @@ class Flip:
 
 @dataclass(frozen=True)
 class Against:
-    """One prompt set against the baseline. `measured`: latency, tokens and cost, (name, metric, difference)."""
+    """One prompt set against the baseline. `scorer`: the one that came out worst, whose flips are shown · `measured`: latency, tokens and cost by name."""
 
     group: Group
     baseline: str
+    scorer: str
     contrasts: list[Contrast]
     axis: charts.Axis
     measured: list[tuple[str, MetricDifference]]
@@ -72,18 +77,19 @@ def against(group: Group, comparison: Comparison, samples: Sequence[FlippedSampl
     if not contrasts:
         return None
     edges = [edge * 100 for one in contrasts for edge in (one.result.low, one.result.high) if edge is not None]
-    first = [one for one in contrasts if one.scorer == group.scorer] or contrasts
-    mine = [one for one in samples if one.pair in pairs and one.metric == f"score_{first[0].scorer}"]
-    change = {at: one.difference or 0.0 for at, pair in pairs.items() if (one := pair.metrics.get(f"score_{first[0].scorer}"))}
+    scorer = min(contrasts, key=_worst_first).scorer
+    mine = [one for one in samples if one.pair in pairs and one.metric == f"score_{scorer}"]
+    change = {at: one.difference or 0.0 for at, pair in pairs.items() if (one := pair.metrics.get(f"score_{scorer}"))}
     ordered = {"lost": sorted(mine, key=lambda one: change[one.pair]), "gained": sorted(mine, key=lambda one: -change[one.pair])}
     flips = {
         kind: [_flip(one, names[one.pair], group.name) for one in [one for one in ordered[kind] if one.kind == kind][:most]]
         for kind, most in MOST_SHOWN.items()
     }
-    totals = {kind: sum(len(getattr(one.counts, kind)) for one in first) for kind in MOST_SHOWN}
+    totals = {kind: sum(len(getattr(one.counts, kind)) for one in contrasts if one.scorer == scorer) for kind in MOST_SHOWN}
     return Against(
         group=group,
         baseline=comparison.baseline,
+        scorer=scorer,
         contrasts=contrasts,
         axis=charts.linear_axis(min(0.0, *edges), max(0.0, *edges), count=4),
         measured=[(names[at], one) for at, pair in pairs.items() for name, one in pair.metrics.items() if name not in pair.flips],
@@ -93,29 +99,53 @@ def against(group: Group, comparison: Comparison, samples: Sequence[FlippedSampl
 
 
 def card(found: Against) -> Card:
-    """The answer of the verdict strip, by the prompt set's first scorer."""
-    mine = [one for one in found.contrasts if one.scorer == found.group.scorer] or found.contrasts
-    title = both("v_baseline", baseline=found.baseline)
+    """The answer of the verdict strip: of each pair of cells by the score that came out worst."""
+    by_pair: dict[str, list[Contrast]] = {}
+    for one in found.contrasts:
+        by_pair.setdefault(one.name, []).append(one)
+    mine = [min(ones, key=_worst_first) for ones in by_pair.values()]
     if len(mine) == 1:
-        one, r = mine[0], mine[0].result
-        figures = {
-            "change": points(r.difference) or "–", "span": points_span(r.low, r.high) or "–", "scorer": one.scorer, "n": count(r.n),
-            "lost": len(one.counts.lost), "gained": len(one.counts.gained),
-        }  # fmt: skip
-        evidence = both("v_change", **figures)
-        if r.samples_needed:
-            evidence += Markup(" ") + both("v_needed", n=count(r.samples_needed))
-        return Card(title, said(r), evidence)
+        return _single(found, mine[0])
+    several = len({one.scorer for one in found.contrasts}) > 1
     by_state: dict[str, list[str]] = {}
     for one in mine:
-        by_state.setdefault(_state(one.result), []).append(one.name)
-    states = [state for state in ("worse", "undecided", "even", "kept", "better") if state in by_state]
+        by_state.setdefault(_state(one.result), []).append(f"{one.name} ({one.scorer})" if several else one.name)
+    states = [state for state in STATES if state in by_state]
     worst = states[0]
-    spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in states]
+    told = [state for state in states if state in ("worse", "better") or state != worst]  # the answer has said how many are the worst
+    spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in told]
+    lowest = min(mine, key=lambda one: one.result.difference or 0.0)
+    figures = {"change": points(lowest.result.difference) or "–", "span": points_span(lowest.result.low, lowest.result.high) or "–"}
+    spoken.append(both("b_lowest", name=f"{lowest.name} ({lowest.scorer})" if several else lowest.name, **figures))
     needed = [one.result.samples_needed for one in mine if one.result.samples_needed]
     evidence = Markup(" ").join([*spoken, *([both("v_needed_most", n=count(max(needed)))] if needed else [])])
     answer = both("b_count", state=_both_words(worst), n=len(by_state[worst]), all=len(mine))
-    return Card(title, answer, evidence)
+    return Card(both("v_baseline", baseline=found.baseline), answer, evidence)
+
+
+def _single(found: Against, one: Contrast) -> Card:
+    r = one.result
+    figures = {
+        "change": points(r.difference) or "–", "span": points_span(r.low, r.high) or "–", "scorer": one.scorer, "n": count(r.n),
+        "lost": len(one.counts.lost), "gained": len(one.counts.gained),
+    }  # fmt: skip
+    parts = [both("v_change", **figures)]
+    if r.margin:
+        parts.append(both("v_margin", margin=percent_points(r.margin)))
+    if counted := unanswered(one):
+        parts.append(both("v_counted", span=counted))
+    if r.samples_needed:
+        parts.append(both("v_needed", n=count(r.samples_needed)))
+    parts += [both("v_also", scorer=other.scorer, state=_both_words(_state(other.result))) for other in found.contrasts if other is not one]
+    named = len(found.group.views) > 1
+    title = both("v_baseline_of", name=one.name, baseline=found.baseline) if named else both("v_baseline", baseline=found.baseline)
+    return Card(title, said(r), Markup(" ").join(parts))
+
+
+def unanswered(one: Contrast) -> str | None:
+    """The difference with everything unanswered counted against the candidate and for it, where anything is."""
+    r = one.result
+    return points_span(r.low_bound, r.high_bound) if r.left_out and r.low_bound is not None and r.low_bound != r.high_bound else None
 
 
 def said(result: MetricDifference) -> Markup:
@@ -128,13 +158,16 @@ def tone(result: MetricDifference) -> str:
 
 
 def for_viewer(found: Sequence[Against]) -> dict[str, dict[str, list[str]]]:
-    """By prompt set, which samples the first scorer says were lost and gained in any pair of cells."""
+    """By prompt set, which samples the shown scorer says were lost and gained in any pair of cells."""
     return {
-        one.group.name: {
-            kind: sorted({sample for c in one.contrasts if c.scorer == one.group.scorer for sample in getattr(c.counts, kind)}) for kind in MOST_SHOWN
-        }
+        one.group.name: {kind: sorted({sample for c in one.contrasts if c.scorer == one.scorer for sample in getattr(c.counts, kind)}) for kind in MOST_SHOWN}
         for one in found
     }
+
+
+def _worst_first(one: Contrast) -> tuple[int, float]:
+    """Of equal verdicts the greater drop."""
+    return STATES.index(_state(one.result)), one.result.difference or 0.0
 
 
 def _state(result: MetricDifference) -> str:

@@ -32,6 +32,11 @@ def points(value: float | None) -> str | None:
     return text if text == "0.0" else f"{'+' if value > 0 else '−'}{text}"
 
 
+def percent_points(value: float) -> str:
+    """A size in percentage points, without a sign: 5, 0.5, 12.5."""
+    return f"{value * 100:.1f}".removesuffix(".0")
+
+
 def points_span(low: float | None, high: float | None) -> str | None:
     """An interval of a difference of shares: −1.2 … +3.4."""
     return f"{points(low)} … {points(high)}" if points(low) and points(high) else None

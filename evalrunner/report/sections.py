@@ -8,18 +8,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evalrunner.analysis.compare import Comparison
-from evalrunner.analysis.flips import FlippedSample
-from evalrunner.analysis.tables import CellSummary, Distribution, Estimate, ModelSummary, Slice, Summary
+from evalrunner.analysis.tables import CellSummary, Distribution, Estimate, ModelSummary, RunFacts, Slice, SliceGap, Summary
 from evalrunner.records import Outcome
 from evalrunner.report import charts
 from evalrunner.report.contrasts import FactorTable, Matrix, factor_table, matrix
 from evalrunner.report.flips import Against, against
-from evalrunner.report.groups import FIRST, LATENCIES, SECONDS_FROM_MS, Group, View, group_of
+from evalrunner.report.groups import FIRST, LATENCIES, SECONDS_FROM_MS, TOKENS, Group, View, group_of
+from evalrunner.report.judged import Judged
 from evalrunner.report.quantities import count, digits
 from evalrunner.report.words import both
 
-TOKENS = ("input", "cached", "output", "reasoning")
 KNOWN_OUTCOMES = (*(one.value for one in Outcome), "missing")
 
 
@@ -51,14 +49,24 @@ class LatencyPart:
 
 @dataclass(frozen=True)
 class SliceTable:
-    """One tag of one prompt set: for each value its samples and every cell's estimate. `least` is the smallest n."""
+    """One tag of one prompt set by one scorer: for each value its samples and every cell's estimate, with its gap to the best cell, `leader`.
+
+    `least` is the smallest n.
+    """
 
     group: Group
+    scorer: str
     tag: str
     views: list[View]
-    rows: list[tuple[str, int, dict[int, Estimate]]]
+    rows: list[tuple[str, int, dict[int, tuple[Estimate, SliceGap | None]]]]
     axis: charts.Axis
     least: int
+    leader: View | None
+
+    @property
+    def first(self) -> bool:
+        """Whether it is shown at once; other scorers wait folded."""
+        return self.scorer == self.group.scorer
 
 
 @dataclass(frozen=True)
@@ -87,16 +95,19 @@ class Sections:
     currency: str | None
     prices: list[str]
     outcomes: list[str]
-    provenance: list[tuple[str, str | Markup | None]]
+    provenance: list[tuple[RunFacts, list[tuple[str, str | Markup | None]]]]
 
 
-def build(summary: Summary, comparison: Comparison | None = None, flips: Sequence[FlippedSample] = ()) -> Sections:
+def build(summary: Summary, judged: Judged) -> Sections:
     """Sections without data are left out."""
-    groups = [group_of(name, [c for c in summary.cells if c.prompt_set == name], summary) for name in dict.fromkeys(c.prompt_set for c in summary.cells)]
+    groups = [
+        group_of(name, [c for c in summary.cells if c.prompt_set == name], summary, judged.margins)
+        for name in dict.fromkeys(c.prompt_set for c in summary.cells)
+    ]
     views = [view for group in groups for view in group.views]
     slices = [part for group in groups for part in _slices(group, summary.slices)]
     latency = _latency(groups)
-    compared = [found for group in groups if comparison and (found := against(group, comparison, flips))]
+    compared = [found for group in groups if (comparison := judged.comparison) and (found := against(group, comparison, judged.flips))]
     matrices = [one for group in groups if (one := matrix(group, summary))]
     factor_tables = [table for group in groups if (table := factor_table(group, summary))]
     shown = {
@@ -131,7 +142,7 @@ def build(summary: Summary, comparison: Comparison | None = None, flips: Sequenc
         currency=currencies.pop() if len(currencies) == 1 else None,
         prices=[text for model in summary.run.plan.get("models", []) if (text := _price(model))],
         outcomes=[name for name in KNOWN_OUTCOMES if any(_ended(m).get(name) for m in summary.models) or any(e.outcome == name for e in summary.errors)],
-        provenance=_provenance(summary),
+        provenance=[(run, _provenance(run, summary, alone=not judged.runs)) for run in judged.runs or (summary.run,)],
     )
 
 
@@ -188,23 +199,35 @@ def _metric(name: str, views: Sequence[tuple[View, Distribution]]) -> Metric | N
 
 
 def _slices(group: Group, slices: Sequence[Slice]) -> list[SliceTable]:
-    if not group.scorer:
-        return []
-    views = group.views[: charts.COLOURS]
-    here = {view.cell.index for view in views}
-    tables = []
-    for tag in dict.fromkeys(one.tag for one in slices if one.cell in here):
-        parts = [one for one in slices if one.tag == tag and one.cell in here and group.scorer in one.scores]
-        values = list(dict.fromkeys(one.value for one in parts))
-        rows = [
-            (value, max(one.samples for one in parts if one.value == value), {p.cell: p.scores[group.scorer] for p in parts if p.value == value})
-            for value in values
-        ]
-        edges = [v * 100 for one in parts for v in (one.scores[group.scorer].low, one.scores[group.scorer].high) if v is not None]
-        if len(rows) > 1 and edges:
-            axis = charts.linear_axis(min(edges), max(edges), count=3, clip=(0, 100))
-            tables.append(SliceTable(group, tag, views, sorted(rows, key=lambda row: _natural(row[0])), axis, min(n for _, n, _ in rows)))
-    return tables
+    here = {view.cell.index for view in group.views[: charts.COLOURS]}
+    mine = [one for one in slices if one.cell in here]
+    tags = dict.fromkeys(one.tag for one in mine)
+    return [table for tag in tags for scorer in group.scorers if (table := _slice_table(group, scorer, tag, [one for one in mine if one.tag == tag]))]
+
+
+def _slice_table(group: Group, scorer: str, tag: str, slices: Sequence[Slice]) -> SliceTable | None:
+    """None where there is nothing to tell apart."""
+    parts = [one for one in slices if scorer in one.scores]
+    by_value: dict[str, list[Slice]] = {}
+    for one in parts:
+        by_value.setdefault(one.value, []).append(one)
+    edges = [v * 100 for one in parts for v in (one.scores[scorer].low, one.scores[scorer].high) if v is not None]
+    if len(by_value) < 2 or not edges:
+        return None
+    rows = [
+        (value, max(one.samples for one in ones), {one.cell: (one.scores[scorer], one.gaps.get(scorer)) for one in ones}) for value, ones in by_value.items()
+    ]
+    best = next((one.gaps[scorer].against for one in parts if scorer in one.gaps), None)
+    return SliceTable(
+        group=group,
+        scorer=scorer,
+        tag=tag,
+        views=group.views[: charts.COLOURS],
+        rows=sorted(rows, key=lambda row: _natural(row[0])),
+        axis=charts.linear_axis(min(edges), max(edges), count=3, clip=(0, 100)),
+        least=min(n for _, n, _ in rows),
+        leader=next((view for view in group.views if view.cell.index == best), None),
+    )
 
 
 def _natural(text: str) -> tuple[bool, float, str]:
@@ -251,9 +274,8 @@ def _moment(text: str | None) -> str | None:
     return f"{text[:10]} {text[11:19]} UTC" if text is not None and utc else text
 
 
-def _provenance(summary: Summary) -> list[tuple[str, str | Markup | None]]:
-    run, plan = summary.run, summary.run.plan
-    git = run.git or {}
+def _provenance(run: RunFacts, summary: Summary, *, alone: bool) -> list[tuple[str, str | Markup | None]]:
+    git, plan = run.git or {}, run.plan
     commit = both("dirty", commit=git.get("commit")) if git.get("dirty") else git.get("commit")
     answered_by = "; ".join(
         f"{m.model}: {', '.join(f'{name} ({count(n)})' for name, n in m.response_models.items())}" for m in summary.models if m.response_models
@@ -272,7 +294,7 @@ def _provenance(summary: Summary) -> list[tuple[str, str | Markup | None]]:
         ),
         ("host", " · ".join(part for part in (run.host, run.platform) if part) or None),
         ("endpoints", "; ".join(f"{one['name']} ({one.get('kind')}): {one.get('base_url') or '–'}" for one in plan.get("providers", [])) or None),
-        ("models", answered_by or None),
+        *([("models", answered_by or None)] if alone else []),
         ("trials", str(plan["trials"]) if "trials" in plan else None),
-        ("size", count(summary.totals.planned)),
+        ("size", count(summary.totals.planned if alone else plan.get("size"))),
     ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from evalrunner.analysis.tables import CellSummary, Estimate
-from evalrunner.report.quantities import count, duration, money, share, span
+from evalrunner.analysis.intervals import Z95
+from evalrunner.analysis.power import minimal_detectable_effect
+from evalrunner.analysis.tables import CellSummary, Estimate, Quantile
+from evalrunner.report.quantities import count, duration, money, percent_points, points, points_span, share, span
 from evalrunner.report.words import both
 
 MOST_NAMES = 6
@@ -24,6 +27,21 @@ class Card:
     evidence: Markup
 
 
+class Gap(NamedTuple):
+    """A cell's score minus the best cell's, over the `n` samples that both have, with its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def visible(self) -> float:
+        """The smallest difference that so many samples would mostly (power 0.8) have shown."""
+        sd = (self.high - self.low) / 2 / Z95 * math.sqrt(self.n)
+        return minimal_detectable_effect(sd, self.n) or 1.0
+
+
 class _Scored(NamedTuple):
     """A cell with a score, and how it is called among the cells it is compared with."""
 
@@ -32,8 +50,21 @@ class _Scored(NamedTuple):
     estimate: Estimate
 
 
-def verdicts(ranked: Sequence[tuple[str, CellSummary]], scorer: str | None) -> list[Card]:
-    """For the named cells of one prompt set, best first. With one cell there is only its score to tell."""
+class _Field(NamedTuple):
+    """The cells good enough to ask which of them is cheapest and fastest. `kind`: "kept", shown not worse than the best by more than `margin`; "even",
+    no difference from the best was shown, which is less; "all", nothing is known.
+    """
+
+    cells: Sequence[_Scored]
+    kind: str
+    leader: _Scored
+    gaps: Mapping[int, Gap]
+    margin: float
+    scorer: str
+
+
+def verdicts(ranked: Sequence[tuple[str, CellSummary]], scorer: str | None, gaps: Mapping[int, Gap], margin: float = 0.0) -> list[Card]:
+    """For the named cells of one prompt set, best first. With one cell there is only its score to tell. `gaps`: against the first, by cell."""
     scored = (
         [_Scored(name, cell, cell.scores[scorer]) for name, cell in ranked if scorer in cell.scores and cell.scores[scorer].value is not None] if scorer else []
     )
@@ -44,7 +75,14 @@ def verdicts(ranked: Sequence[tuple[str, CellSummary]], scorer: str | None) -> l
         evidence = both("v_score_is", score=share(e.value), scorer=scorer, span=span(e.low, e.high) or "–", n=count(e.n))
         return [Card(both("v_score"), share(e.value) or "–", evidence)]
     top = [one for one in scored if one.estimate.tie_group == 1]
-    return [_best(scored, top, scorer), _cheapest(top or scored, scorer, top=bool(top)), *_fastest(top or scored, scorer, top=bool(top))]
+    field = _Field(*_good_enough(scored, top, gaps, margin), scored[0], gaps, margin, scorer)
+    return [_best(scored, top, scorer), _cheapest(field), *_fastest(field)]
+
+
+def _good_enough(scored: Sequence[_Scored], top: Sequence[_Scored], gaps: Mapping[int, Gap], margin: float) -> tuple[Sequence[_Scored], str]:
+    if margin and gaps:
+        return [one for one in scored if one is scored[0] or ((gap := gaps.get(one.cell.index)) and gap.low > -margin)], "kept"
+    return (top, "even") if top else (scored, "all")
 
 
 def _best(scored: Sequence[_Scored], top: Sequence[_Scored], scorer: str) -> Card:
@@ -59,24 +97,59 @@ def _best(scored: Sequence[_Scored], top: Sequence[_Scored], scorer: str) -> Car
     return Card(both("v_best"), leader.name, both("v_highest", n=overlapping, **figures))
 
 
-def _cheapest(cells: Sequence[_Scored], scorer: str, *, top: bool) -> Card:
-    title = both("v_cheapest_top" if top else "v_cheapest")
-    priced = [(one.cell.cost.per_1000, one) for one in cells if one.cell.cost.per_1000 is not None]
-    if len(priced) < len(cells):
+def _cheapest(field: _Field) -> Card:
+    title = both(f"v_cheapest_{field.kind}")
+    priced = [(one.cell.cost.per_1000, one) for one in field.cells if one.cell.cost.per_1000 is not None]
+    if len(priced) < len(field.cells):
         return Card(title, both("unknown"), both("v_no_price"))
     if len({one.cell.cost.currency for _, one in priced}) > 1:
         return Card(title, both("unknown"), both("v_currencies"))
     cost, best = min(priced, key=lambda pair: (pair[0], pair[1].cell.index))
-    evidence = both("v_price", cost=money(cost, best.cell.cost.currency), score=share(best.estimate.value), scorer=scorer)
-    return Card(title, best.name, evidence)
+    evidence = both("v_price", cost=money(cost, best.cell.cost.currency), score=share(best.estimate.value), scorer=field.scorer)
+    return Card(title, best.name, _with_gap(evidence, best, field))
 
 
-def _fastest(cells: Sequence[_Scored], scorer: str, *, top: bool) -> list[Card]:
-    timed = [(half.value, one) for one in cells if (half := one.cell.latency["latency_ms"].quantiles[0]).value is not None]
+def _fastest(field: _Field) -> list[Card]:
+    """One for streamed and one for whole answers: they are never mixed."""
+    modes = {one.cell.stream for one in field.cells}
+    return [card for stream in sorted(modes, reverse=True) if (card := _fastest_of(field, stream, named=len(modes) > 1))]
+
+
+def _fastest_of(field: _Field, stream: bool, *, named: bool) -> Card | None:
+    halves = [(_latency(one, 0), one) for one in field.cells if one.cell.stream is stream]
+    timed = [(half.value, half, one) for half, one in halves if half.value is not None]
     if not timed:
-        return []
-    p50, best = min(timed, key=lambda pair: (pair[0], pair[1].cell.index))
-    p95 = duration(best.cell.latency["latency_ms"].quantiles[2].value)
-    figures = {"p50": duration(p50), "score": share(best.estimate.value), "scorer": scorer}
-    evidence = both("v_speed_95", p95=p95, **figures) if p95 else both("v_speed", **figures)
-    return [Card(both("v_fastest_top" if top else "v_fastest"), best.name, evidence)]
+        return None
+    _, half, best = min(timed, key=lambda found: (found[0], found[2].cell.index))
+    figures = {"p50": duration(half.value), "span": _times(half), "score": share(best.estimate.value), "scorer": field.scorer}
+    p95 = duration(_latency(best, 2).value)
+    parts = [both("v_speed_95", p95=p95, **figures) if p95 else both("v_speed", **figures)]
+    close = [one.name for _, other, one in timed if one is not best and half.high is not None and other.low is not None and other.low <= half.high]
+    if close:
+        parts.append(both("v_as_fast", names=", ".join(close[:MOST_NAMES]) + (", …" if len(close) > MOST_NAMES else "")))
+    title = both(f"v_fastest_{field.kind}")
+    if named:
+        title += Markup(" · ") + both("streamed" if stream else "whole")
+    return Card(title, best.name, _with_gap(Markup(" ").join(parts), best, field))
+
+
+def _latency(one: _Scored, at: int) -> Quantile:
+    return one.cell.latency["latency_ms"].quantiles[at]
+
+
+def _times(q: Quantile) -> str:
+    return f"{duration(q.low)} … {duration(q.high)}" if q.low is not None and q.high is not None else "–"
+
+
+def _with_gap(evidence: Markup, best: _Scored, field: _Field) -> Markup:
+    """What is known of how far the answer is from the best score."""
+    gap = field.gaps.get(best.cell.index)
+    if best is field.leader:
+        alone = len(field.cells) == 1 and field.kind == "kept"
+        return evidence + Markup(" ") + (both("v_only_kept", margin=percent_points(field.margin)) if alone else both("v_is_best"))
+    if gap is None:
+        return evidence
+    figures = {"change": points(gap.difference), "span": points_span(gap.low, gap.high), "leader": field.leader.name, "n": count(gap.n)}
+    if field.kind == "kept":
+        return evidence + Markup(" ") + both("v_gap_kept", margin=percent_points(field.margin), **figures)
+    return evidence + Markup(" ") + both("v_gap_even", visible=percent_points(gap.visible), **figures)

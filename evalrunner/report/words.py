@@ -107,10 +107,26 @@ WORDS: dict[str, tuple[str, str]] = {
     # verdict
     "v_score": ("Score", "得分"),
     "v_best": ("Best quality", "质量最佳"),
-    "v_cheapest": ("Cheapest", "最便宜"),
-    "v_cheapest_top": ("Cheapest of the best group", "最佳组中最便宜"),
-    "v_fastest": ("Fastest", "最快"),
-    "v_fastest_top": ("Fastest of the best group", "最佳组中最快"),
+    "v_cheapest_all": ("Cheapest", "最便宜"),
+    "v_cheapest_kept": ("Cheapest that is not worse", "不更差者中最便宜"),
+    "v_cheapest_even": ("Cheapest of those tied with the best", "与最佳并列者中最便宜"),
+    "v_fastest_all": ("Fastest", "最快"),
+    "v_fastest_kept": ("Fastest that is not worse", "不更差者中最快"),
+    "v_fastest_even": ("Fastest of those tied with the best", "与最佳并列者中最快"),
+    "v_is_best": ("It has the highest score, too.", "其得分也最高。"),
+    "v_only_kept": (
+        "No other is shown to be at most {margin} points worse.",
+        "没有其他配置被证明至多差 {margin} 个百分点。",
+    ),
+    "v_gap_kept": (
+        "{change} points ({span}) from {leader}: not worse, within the margin of {margin} points (n = {n}).",
+        "与 {leader} 相差 {change} 个百分点（{span}）：在 {margin} 个百分点的容差内不更差（n = {n}）。",
+    ),
+    "v_gap_even": (
+        "{change} points ({span}) from {leader}: no difference shown, which is not “equal”: n = {n} can show differences of about {visible} points or more.",
+        "与 {leader} 相差 {change} 个百分点（{span}）：未显示差异，但不等于“相同”：n = {n} 只能显示约 {visible} 个百分点以上的差异。",
+    ),
+    "v_as_fast": ("Not clearly slower: {names}.", "未明显更慢：{names}。"),
     "v_tied": ("{n} tied at the top", "{n} 个并列第一"),
     "v_score_is": ("{score} on {scorer}, 95 % interval {span}, over {n} samples.", "{scorer} 得分 {score}，95 % 区间 {span}，共 {n} 个样本。"),
     "v_ahead": ("{score} on {scorer} ({span}), ahead of every other configuration.", "{scorer} 得分 {score}（{span}），优于其他所有配置。"),
@@ -125,10 +141,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "v_price": ("{cost} per 1,000 samples, with {score} on {scorer}.", "每 1,000 个样本 {cost}，{scorer} 得分 {score}。"),
     "v_no_price": ("No complete price is known, so nothing can be called cheapest.", "没有完整的已知价格，无法判断哪个最便宜。"),
     "v_currencies": ("Prices are in different currencies and are not compared.", "价格币种不同，不作比较。"),
-    "v_speed": ("Half of the answers within {p50}, with {score} on {scorer}.", "半数回答在 {p50} 内完成，{scorer} 得分 {score}。"),
+    "v_speed": ("Half of the answers within {p50} ({span}), with {score} on {scorer}.", "半数回答在 {p50}（{span}）内完成，{scorer} 得分 {score}。"),
     "v_speed_95": (
-        "Half of the answers within {p50}, 95 % within {p95}, with {score} on {scorer}.",
-        "半数回答在 {p50} 内完成，95 % 在 {p95} 内，{scorer} 得分 {score}。",
+        "Half of the answers within {p50} ({span}), 95 % within {p95}, with {score} on {scorer}.",
+        "半数回答在 {p50}（{span}）内完成，95 % 在 {p95} 内，{scorer} 得分 {score}。",
     ),
     "v_no_scores": ("Nothing was scored", "没有评分"),
     "v_no_scores_why": (
@@ -136,6 +152,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "该提示集的回答都没有得分，无法判断哪个配置最好。",
     ),
     "v_baseline": ("Against the baseline {baseline}", "与基线 {baseline} 相比"),
+    "v_baseline_of": ("{name} against {baseline}", "{name} 与 {baseline} 相比"),
+    "v_margin": ("A drop of up to {margin} points is accepted.", "允许下降至多 {margin} 个百分点。"),
+    "v_counted": ("With the unanswered counted: {span}.", "计入未回答：{span}。"),
+    "v_also": ("{scorer}: {state}.", "{scorer}：{state}。"),
     "v_change": (
         "{change} points on {scorer} ({span}): {lost} lost and {gained} gained of {n} samples.",
         "{scorer} 变化 {change} 个百分点（{span}）：{n} 个样本中丢失 {lost} 个，新增 {gained} 个。",
@@ -148,7 +168,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "b_even": ("No difference shown", "未显示差异"),
     "b_undecided": ("Inconclusive", "无法判断"),
     "b_named": ("{state}: {names}.", "{state}：{names}。"),
+    "b_lowest": ("Lowest: {name}, {change} points ({span}).", "最低：{name}，{change} 个百分点（{span}）。"),
     "b_count": ("{state}: {n} of {all}", "{state}：{all} 个中的 {n} 个"),
+    # gates
+    "gate_title": ("Gate", "门限"),
+    "gates_passed": ("{n} limits passed", "{n} 项限值通过"),
+    "gate_pass": ("passed", "通过"),
+    "gate_fail": ("failed", "未通过"),
+    "gate_inconclusive": ("inconclusive", "无法判断"),
+    "gate_no_data": ("no data", "无数据"),
+    "col_state": ("State", "状态"),
+    "col_limit": ("Limit", "限值"),
+    "col_measured": ("Measured", "测得"),
+    "limit_min": ("{metric} ≥ {threshold}", "{metric} ≥ {threshold}"),
+    "limit_max": ("{metric} ≤ {threshold}", "{metric} ≤ {threshold}"),
+    "limit_max_drop": ("drop of {metric} ≤ {threshold}", "{metric} 的下降 ≤ {threshold}"),
     # flips
     "lead_flips": (
         "Each sample against the same sample of the baseline; right means a mean score of at least one half. A verdict follows its own 95 % interval.",
@@ -163,11 +197,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_holm": ("p (Holm)", "p（Holm）"),
     "col_verdict": ("Verdict", "结论"),
     "col_baseline": ("Baseline", "基线"),
-    "col_candidate": ("This run", "本次运行"),
+    "col_candidate": ("Candidate", "候选"),
     "col_difference": ("Difference", "差异"),
     "col_metric": ("Measure", "指标"),
     "col_relative": ("Relative", "相对"),
     "col_points": ("points", "百分点"),
+    "with_margin": ("margin {margin} points", "容差 {margin} 个百分点"),
     "left_out": ("{n} left out", "{n} 个未计入"),
     "instead_of": ("instead of {name}", "取代 {name}"),
     "needs_samples": ("about {n} samples to decide", "约需 {n} 个样本"),
@@ -186,8 +221,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "m_cost": ("Cost", "费用"),
     # pairs, factors
     "lead_pairs": (
-        "Row minus column in percentage points, over the samples that both have. Arrows mark what holds at 5 % after Holm’s correction.",
-        "行减列的百分点差，按两者共有的样本。箭头表示经 Holm 校正后在 5 % 水平成立。",
+        "Row minus column in points, over samples both have. Arrows: it holds at 5 % after Holm over all pairs (tie groups correct over their leader’s alone).",
+        "行减列的百分点差，按两者共有的样本。箭头表示经 Holm 校正（针对所有配对）后在 5 % 水平成立；并列组仅针对与其领先者的比较校正，故两者可能不同。",
     ),
     "cap_pairs": ("{scorer}; small figures are wins–ties–losses", "{scorer}；小字为胜–平–负"),
     "lead_pairs_click": ("Choose a field to read the samples that one has right and the other wrong.", "点选一格可查看一方正确、另一方错误的样本。"),
@@ -204,6 +239,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_setting": ("Setting", "设置"),
     "against_level": ("against {level}", "相对于 {level}"),
     "factor_model": ("model", "模型"),
+    "factor_run": ("run", "运行"),
     "factor_prompt": ("prompt", "提示词"),
     "factor_stream": ("transfer", "传输方式"),
     # judges
@@ -246,6 +282,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_cost": ("Cost per 1,000", "每千样本费用"),
     "col_per_correct": ("Per 1,000 correct", "每千正确答案"),
     "col_n": ("n", "n"),
+    "mean_input": ("Tokens in", "输入词元"),
+    "mean_cached": ("Cached", "缓存词元"),
+    "mean_output": ("Tokens out", "输出词元"),
+    "mean_reasoning": ("Reasoning", "推理词元"),
+    "sub_repeats": ("Of k tries", "尝试 k 次"),
+    "lead_repeats": (
+        "pass@k: at least one of k tries is right. pass^k: all of them are. Estimated without bias from the trials, over n samples.",
+        "pass@k：k 次尝试中至少一次正确；pass^k：全部正确。由各次重复无偏估计，n 为样本数。",
+    ),
+    "col_any_of": ("pass@k", "pass@k"),
+    "col_all_of": ("pass^k", "pass^k"),
     "bounds": ("unanswered counted: {span}", "计入未回答：{span}"),
     # trade-offs
     "lead_tradeoffs": (
@@ -336,10 +383,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "o_missing": ("not sent", "未发送"),
     # slices
     "lead_slices": (
-        "The same score for the samples of each tag value. Small groups have wide intervals: read them as hints.",
-        "各标签取值下样本的同一得分。样本少则区间宽，仅供参考。",
+        "The same score by tag value; below it the paired difference from the best, in points. Small groups are hints, and so is one difference among many.",
+        "各标签取值下的同一得分；其下为与最佳配置的配对差异（百分点）。样本少或分组多时仅供参考。",
     ),
     "cap_slices": ("{scorer}, 95 % intervals; the smallest group has n = {n}", "{scorer}，95 % 区间；最小组 n = {n}"),
+    "cap_gaps": ("differences from {leader}", "差异相对于 {leader}"),
+    "slices_capped": ("The best {n} of {all} configurations are shown.", "仅显示得分最高的 {n} 个配置（共 {all} 个）。"),
     "col_value": ("Value", "取值"),
     # samples
     "lead_samples": (

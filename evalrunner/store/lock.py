@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,6 +41,12 @@ def take(run: Path, files: Files, since: str) -> int:
 def is_held(run: Path) -> bool:
     """Whether a live process has `run`; never waits."""
     return Files().held(run / LOCK)
+
+
+def state_of(run: Path, manifest: Mapping[str, Any]) -> str:
+    """`running`, `complete`, `interrupted`; or `killed`: the manifest says running, but no process is."""
+    state = str(manifest["state"])
+    return "killed" if state == "running" and not is_held(run) else state
 
 
 def _owner(run: Path) -> str:

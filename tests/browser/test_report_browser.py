@@ -14,7 +14,7 @@ from fabricated_run import fabricate
 from evalrunner.analysis.compare import compare
 from evalrunner.analysis.flips import flipped_samples
 from evalrunner.analysis.pairing import Side
-from evalrunner.report.page import SampleRows, render
+from evalrunner.report.page import Judged, SampleRows, render
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -80,7 +80,7 @@ def report(tmp_path_factory):
 def against(old, new):
     """What a page needs to show `new` against `old`."""
     comparison = compare(*(Side(name, run.results, run.manifest["plan"], {}) for name, run in (("blessed", old), ("now", new))))
-    return {"comparison": comparison, "flips": flipped_samples(comparison, old.results, new.results)}
+    return Judged(comparison, flipped_samples(comparison, old.results, new.results))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def compared(tmp_path_factory):
     """A report of a run that is held against a baseline, with what that found."""
     old, new = fabricate(80, seed=7), fabricate(80, seed=11)
     path, found = tmp_path_factory.mktemp("compared") / "report.html", against(old, new)
-    path.write_text(render(new.summary, new.rows, **found), "utf-8")
-    return path, found["comparison"]
+    path.write_text(render(new.summary, new.rows, judged=found), "utf-8")
+    return path, found.comparison
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_text_from_outside_is_shown_and_never_run(visit, tmp_path, text):
     spoken = strings | {"messages": json.dumps([{"role": "user", "content": text}])}
     old, now, run = (fabricate(6, models=["a"], prompts=["p"], failing=0.2, strings=put, seed=seed) for put, seed in ((spoken, 3), (spoken, 8), (strings, 8)))
     path = tmp_path / "report.html"
-    path.write_text(render(run.summary, run.rows, **against(old, now)), "utf-8")
+    path.write_text(render(run.summary, run.rows, judged=against(old, now)), "utf-8")
     page = visit(path)
     assert " ".join(text.split()) in " ".join(page.locator("#flips .flip").first.inner_text().split())
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -405,7 +405,7 @@ def test_axe_finds_nothing(visit, tmp_path, width, theme):
     """WCAG 2.2 AA, as far as a machine can tell, with everything unfolded."""
     old, run = (fabricate(12, models=["qwen-max", "qwen3-8b"], failing=0.1, seed=seed) for seed in (7, 8))
     path = tmp_path / "report.html"
-    path.write_text(render(run.summary, run.rows, **against(old, run)), "utf-8")
+    path.write_text(render(run.summary, run.rows, judged=against(old, run)), "utf-8")
     page = visit(path, "#/id=s8", viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     page.add_script_tag(content=AXE.read_text("utf-8"))
