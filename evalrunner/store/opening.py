@@ -194,7 +194,8 @@ class Opening:
         """Hold every row against a plan that may have other keys than the one it was made for; makes all keys of the plan, so only then."""
         superseded = KnownRows()
         self._scan("superseded", superseded)
-        strange = self.known.digests() | superseded.digests()
+        strange = self.known.digests()
+        strange |= superseded.digests()
         for model in self._plan.models:
             strange.difference_update(digest(request.key) for request in self._plan.requests(model))
         went, came = self.ledger.sort_out(lambda key: digest(key) not in strange)
