@@ -129,7 +129,9 @@ class Limiter:
 
     def park(self, seconds: float) -> None:
         """Admit nobody for so long; the longest order stands."""
-        self._parked_ns = max(self._parked_ns, self._clock.now_ns() + math.ceil(seconds * 1e9))
+        now = self._clock.now_ns()
+        self._parked_ns = max(self._parked_ns, now + math.ceil(seconds * 1e9))
+        self._congestion.parked(now, self._parked_ns)
 
     def _learn(self, permit: Permit, error: RequestError | EndpointError | None, now: int) -> None:
         if isinstance(error, TransportError | DeadlineError):
