@@ -46,7 +46,7 @@ async def answered(seconds, *, noise, retry_after=None, rpm=None, slots=64, late
 @pytest.mark.parametrize("rpm", [None, 3600, 600], ids=["nothing declared", "3600 declared", "600 declared"])
 @pytest.mark.parametrize(("noise", "retry_after"), [(0.04, 1), (0.04, None), (0.01, 1), (0.01, None)])
 async def test_random_429s_leave_what_their_parks_allow(rpm, noise, retry_after):
-    """1 % or 4 % of random 429s leave, over five minutes, at least 80 % of the rate that remains while parks are waited out, and the last minutes are no worse."""
+    """1 % or 4 % of random 429s leave, over five minutes, at least 80 % of the rate that parks allow, and the last minutes are no worse."""
     full = min(64.0, rpm / 60 if rpm else 64.0)
     allowed = full / (1 + full * noise * (retry_after or 0)) * (1 - noise)
     done = await answered(300, noise=noise, retry_after=retry_after, rpm=rpm)
