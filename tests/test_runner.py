@@ -311,6 +311,31 @@ async def test_an_endpoint_that_stays_dead_ends_its_lane():
     assert 1800 < world.clock.seconds < 2000
 
 
+async def test_an_order_to_wait_longer_than_the_user_would_is_followed_as_long_as_that():
+    """`Retry-After: 3600` with 30 minutes of patience: nothing for 30 minutes, then one more question. Answered: the run goes on."""
+    world = World()
+    limiter = Limiter(DIRECT, world.clock, 1800)
+    wait = errors.RateLimitedError("come back later", http_status=429, retry_after_s=3600)
+    client = world.lane(20, lambda request, call, n: wait if call <= 4 else None, limiter=limiter)
+    end = await world.run()
+    assert not end.stopped
+    assert world.outcomes() == {"ok": 20}
+    assert not [at for at, _ in client.sent if 1 < at < 1800]
+
+
+async def test_a_provider_that_only_says_wait_stops_its_model():
+    """Nothing but 429s for longer than the patience: the model stops, resumable, and does not burn what is in flight again and again."""
+    world = World()
+    limiter = Limiter(DIRECT, world.clock, 1800)
+    wait = errors.RateLimitedError("come back later", http_status=429, retry_after_s=3600)
+    client = world.lane(100, lambda *_: wait, limiter=limiter)
+    end = await world.run()
+    assert list(end.stopped) == ["acc/m"]
+    assert world.outcomes()["rate_limited"] <= 8
+    assert len(client.sent) <= 8
+    assert world.clock.seconds < 2000
+
+
 async def test_a_dying_server_is_spared():
     """When every answer is a 500, retries are spread out by the retry budget; no row is marked for it, the attempts are."""
     world = World()
