@@ -27,7 +27,7 @@ from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
-from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
+from evalrunner.errors import BudgetError, EvalRunnerError, StoreError, UnreachableError
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import Account, Client, Scorer, find
@@ -142,6 +142,8 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                         clock=watch.clock,
                     )
             if end.error is not None:
+                if not isinstance(end.error, StoreError):
+                    await run_dir.finish("interrupted", redactor.message(str(end.error)), _unrecorded(tally.budget, run_dir))
                 raise end.error
             unfinished = end.reason or end.stopped or (only_judges and run_dir.counts["missing"])
             await run_dir.finish("interrupted" if unfinished else "complete", _reason(end), _unrecorded(tally.budget, run_dir))
@@ -204,10 +206,9 @@ def _side_lanes(plan: Plan, run_dir: RunDir, clients: Mapping[str, Client], limi
 
 
 def _limiter(plan: Plan, model: Model, limiters: dict[str, Limiter], clock: Clock) -> Limiter:
-    """A provider counts by account and model id, or by account alone (`shared`): what it counts together has one limiter."""
-    limits = plan.limits(model)
-    name = model.provider if limits.shared else f"{model.provider}/{model.id}"
-    return limiters.setdefault(name, Limiter(limits, clock))
+    """What a provider counts together has one limiter."""
+    name, limits = plan.bucket(model)
+    return limiters.setdefault(name, Limiter(limits, clock, plan.retry.max_elapsed))
 
 
 def _chores(plan: Plan, run_dir: RunDir, scorers: Callable[[], Mapping[str, Mapping[str, Scorer]]]) -> Iterator[Chore]:
@@ -313,7 +314,8 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
         return BudgetError.exit_code
     answered = sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     unanswered = counts["planned"] - answered + counts.get("unscored", 0)
-    return UNANSWERED if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
+    too_many = not answered or unanswered > allow_unanswered * counts["planned"]
+    return UNANSWERED if unanswered and (too_many or end.stopped) else 0
 
 
 STOPPED_BY = {"interrupted": 130, "terminated": 143}

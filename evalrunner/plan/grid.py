@@ -18,6 +18,7 @@ from evalrunner.cost.models import lookup
 from evalrunner.engine.tools import ToolAnswers
 from evalrunner.errors import ConfigError, RunError
 from evalrunner.plan.asked import asked_fields, judges_of
+from evalrunner.plan.buckets import buckets
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, PromptSetBlock, RetryBlock
@@ -128,6 +129,15 @@ class Plan:
     def limits(self, model: Model) -> Limits:
         """The model's over the provider's over the defaults."""
         return self._providers[model.provider].limits_of(self._fields[model.name])
+
+    def bucket(self, model: Model) -> tuple[str, Limits]:
+        """The bucket the model's requests are counted in, by name, and what holds for that."""
+        return self._buckets[model]
+
+    @cached_property
+    def _buckets(self) -> dict[Model, tuple[str, Limits]]:
+        everybody = dict.fromkeys([*self.models, *(judge.model for judge in self.judges.values())])
+        return buckets({model: self.limits(model) for model in everybody}, self.accounts)
 
     @cached_property
     def accounts(self) -> dict[str, Account]:
