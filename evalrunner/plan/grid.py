@@ -29,7 +29,7 @@ from evalrunner.plan.media import KINDS, MediaFolder
 from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
-from evalrunner.plan.providers import Provider, account, provider, unset
+from evalrunner.plan.providers import STARTED_HERE, Provider, account, provider, unset
 from evalrunner.plan.refusals import Takers, refusals, unknown_models
 from evalrunner.plan.scoring import build_scorer
 from evalrunner.plan.tools import Tools, answer, refused_by_dashscope
@@ -74,6 +74,11 @@ class Plan:
         self.judges = judges_of(scorers, asked, known)
         self.budget = budget_of(config, tuple(known.values()))
         self.gates = tuple(gates_of(self))
+
+    @property
+    def everybody(self) -> list[Model]:
+        """The models that are asked: those of the grid, then judges."""
+        return list(dict.fromkeys([*self.models, *(judge.model for judge in self.judges.values())]))
 
     @property
     def size(self) -> int:
@@ -136,8 +141,7 @@ class Plan:
 
     @cached_property
     def _buckets(self) -> dict[Model, tuple[str, Limits]]:
-        everybody = dict.fromkeys([*self.models, *(judge.model for judge in self.judges.values())])
-        return buckets({model: self.limits(model) for model in everybody}, self.accounts)
+        return buckets({model: self.limits(model) for model in self.everybody}, self.accounts)
 
     @cached_property
     def accounts(self) -> dict[str, Account]:
@@ -160,7 +164,13 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What may be meant and may be a mistake."""
-        return [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
+        unknown = list(unknown_models(self.config.settings))
+        told = {self.models[mistake.path[1]].name for mistake in unknown if isinstance(mistake.path[1], int)}
+        unpriced = [model.name for model in self.everybody if model.price is None and self._providers[model.provider].kind not in STARTED_HERE]
+        if unpriced := [name for name in unpriced if name not in told]:
+            hint = "give each a price: {input: …, output: …, currency: …} per million tokens; 0 where it is free"
+            unknown.append(Mistake(("models",), f"no price is known for {', '.join(unpriced)}: what they cost stays unknown (hint: {hint})"))
+        return [f"warning: {self.config.places.line(mistake)}" for mistake in unknown]
 
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: keys and headers that came out of the environment."""
