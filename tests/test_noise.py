@@ -104,3 +104,13 @@ def test_a_park_is_no_measure_of_the_rate():
         rates.append(congestion.share(2 * S + 2 * parked))
     assert rates == pytest.approx([rates[0]] * 4, rel=0.05)
     assert 0.5 < rates[0] < 0.75
+
+
+def test_errors_during_a_park_do_not_shorten_it():
+    """A 5xx that comes in while nothing is sent leaves the rate where it was: it has not grown when the park is over."""
+    congestion = Congestion(60.0, None, 0)
+    refuse(congestion, 0, 60, 3)
+    before = congestion.share(S)
+    congestion.parked(S, 101 * S)
+    congestion.troubled(2 * S)
+    assert congestion.share(101 * S) == pytest.approx(before, rel=0.02)

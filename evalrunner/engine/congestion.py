@@ -108,7 +108,7 @@ class Congestion:
 
     def troubled(self, now_ns: int) -> None:
         """A 5xx: no reason to cut, but the second after it does not count towards recovery."""
-        self._grows_ns += min(1_000_000_000, now_ns - max(self._trouble_ns, self._grows_ns))
+        self._grows_ns += max(0, min(1_000_000_000, now_ns - max(self._trouble_ns, self._grows_ns)))
         self._trouble_ns = now_ns
 
     def throttled(self, admitted_ns: int, now_ns: int, *, burst: bool) -> float:
