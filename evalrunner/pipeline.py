@@ -28,7 +28,7 @@ from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
-from evalrunner.errors import BudgetError, EvalRunnerError, UnreachableError
+from evalrunner.errors import BudgetError, EvalRunnerError, StoreError, UnreachableError
 from evalrunner.open_files import allow
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
@@ -161,12 +161,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                         tally=tally,
                         clock=watch.clock,
                     )
-            if end.error is not None:
-                raise end.error
-            unfinished = end.reason or end.stopped or (only_judges and run_dir.counts["missing"])
-            charged = tally.budget and (tally.budget.spent + tally.budget.kept, tally.budget.sent)
-            unrecorded = spending.without_rows(run_dir.path, charged) if charged else None
-            await run_dir.finish("interrupted" if unfinished else "complete", end.why, unrecorded)
+            await _close(run_dir, end, tally.budget, half=only_judges and run_dir.counts["missing"] > 0)
     except EvalRunnerError as error:
         go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}" if isinstance(error, UnreachableError) else ""
         error.args = (redactor.message(f"{error}{go_on}"),)
@@ -174,6 +169,16 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
     said = redactor.message(end.why or "")
     return concluded_later(plan, run_dir.path, code, said) if only_judges else concluded(plan, run_dir.path, code, said, watch.store.files)
+
+
+async def _close(run_dir: RunDir, end: End, budget: Budget | None, *, half: bool) -> None:
+    """The books of a session; `half`: it did all it was to do, and the run still lacks something. Raises what ended it."""
+    unrecorded = spending.without_rows(run_dir.path, (budget.spent + budget.kept, budget.sent)) if budget else None
+    if end.error is not None:
+        if not isinstance(end.error, StoreError):
+            await run_dir.finish("interrupted", str(end.error), unrecorded)
+        raise end.error
+    await run_dir.finish("interrupted" if end.reason or end.stopped or half else "complete", end.why, unrecorded)
 
 
 def concluded(plan: Plan, path: Path, code: int, message: str = "", files: Files | None = None) -> Run:
@@ -204,10 +209,9 @@ def _lane(plan: Plan, run_dir: RunDir, ready: Ready, model: Model, *, side: bool
 
 
 def _limiter(plan: Plan, model: Model, ready: Ready) -> Limiter:
-    """A provider counts by account and model id, or by account alone (`shared`): what it counts together has one limiter."""
-    limits = plan.limits(model)
-    name = model.provider if limits.shared else f"{model.provider}/{model.id}"
-    return ready.limiters.setdefault(name, Limiter(limits, ready.clock))
+    """What a provider counts together has one limiter."""
+    name, limits = plan.bucket(model)
+    return ready.limiters.setdefault(name, Limiter(limits, ready.clock, plan.retry.max_elapsed))
 
 
 def _of_answers(counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +263,8 @@ def exit_code(end: End, counts: Mapping[str, Any], allow_unanswered: float) -> i
         return BudgetError.exit_code
     answered = sum(counts["by_outcome"].get(outcome, 0) for outcome in ANSWERED)
     unanswered = counts["planned"] - answered + counts.get("unscored", 0)
-    return UNANSWERED if unanswered and (not answered or unanswered > allow_unanswered * counts["planned"]) else 0
+    too_many = not answered or unanswered > allow_unanswered * counts["planned"]
+    return UNANSWERED if unanswered and (too_many or end.stopped) else 0
 
 
 STOPPED_BY = {"interrupted": 130, "terminated": 143}

@@ -87,6 +87,22 @@ async def test_a_model_that_answers_is_ok_after_one_small_request(tmp_path, caps
         assert len(server.requests) == 1
 
 
+async def test_judges_are_asked_too(tmp_path, monkeypatch, capsys):
+    """A judge's model gets its small request like any other, and a judge's key that is not set is told."""
+    async with scripted(answer(completion()), repeat=True) as server:
+        path = config(tmp_path, server.url)
+        judged = ', scorers: [{judge: {model: {id: j, provider: other}, rubric: "Good?"}}]}'
+        text = (tmp_path / "demo.yaml").read_text().replace('"{{ q }}"}}', '"{{ q }}"}' + judged)
+        other = f'  other: {{kind: openai, base_url: "{server.url}", api_key: "${{JUDGE_KEY}}"}}\n'
+        (tmp_path / "demo.yaml").write_text(text.replace("models:", f"{other}models:"))
+        assert await doctor(path) == 2
+        assert "JUDGE_KEY (provider other) is not set" in capsys.readouterr().out
+        monkeypatch.setenv("JUDGE_KEY", SECRET)
+        assert await doctor(path) == 0
+        assert f"ok       j answers (other, {server.url})" in capsys.readouterr().out
+        assert [received.json["model"] for received in server.requests] == ["m", "j"]
+
+
 @pytest.mark.parametrize(
     ("status", "body", "code"),
     [

@@ -232,6 +232,15 @@ RETRY_AFTER = [
 ]
 
 
+@pytest.mark.parametrize("status", [500, 503, 400, 401])
+def test_resets_are_read_after_a_429_only(status):
+    """`x-ratelimit-reset` stands on every answer and says when a minute is over, not when a broken server is well; an explicit Retry-After holds with both."""
+    headers = {"x-ratelimit-reset-requests": "59s"}
+    assert told(status, b"", headers).retry_after_s is None
+    assert told(status, b"", headers | {"retry-after": "3"}).retry_after_s == 3
+    assert told(429, b"", headers).retry_after_s == 59
+
+
 @pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER)
 def test_retry_after(headers, seconds):
     """Seconds, dates, milliseconds and reset times are understood and capped at an hour; garbage counts as nothing said."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from oracle import FINAL, Reply, Row, expected
 from scripted_server import CLOSE, HANG, RST, answer, chunk, completion, scripted, sse
+from simulated import png
 
 from evalrunner.clients import on_aiohttp
 from evalrunner.errors import ConfigError, RunError, UnreachableError
@@ -349,7 +351,7 @@ async def test_an_unknown_model_or_key_is_found_before_anything_is_sent(tmp_path
 
 
 async def test_a_key_that_is_revoked_stops_its_account_alone(tmp_path):
-    """The other account finishes, exit code 4; with a new key the rest is asked, and nothing that was answered."""
+    """The other account finishes, exit code 4 whatever may be unanswered; with a new key the rest is asked, and nothing that was answered."""
     revoked = True
 
     def first(received: Any) -> Any:
@@ -359,7 +361,7 @@ async def test_a_key_that_is_revoked_stops_its_account_alone(tmp_path):
     async with scripted(first, repeat=True) as one, scripted(said()[0], repeat=True) as two:
         providers = {name: {"kind": "openai", "base_url": server.url, "limits": {"concurrency": 2}} for name, server in (("one", one), ("two", two))}
         models = [{"id": "m", "label": name, "provider": name} for name in providers]
-        study = Study(tmp_path, one.url, questions, providers=providers, models=models)
+        study = Study(tmp_path, one.url, questions, providers=providers, models=models, allow_unanswered=0.5)
         made = await study.session()
         assert made.exit_code == 4
         rows = made.results()
@@ -367,6 +369,33 @@ async def test_a_key_that_is_revoked_stops_its_account_alone(tmp_path):
         revoked, before = False, len(one.requests)
         made = await study.session()
         assert (made.exit_code, len(one.requests) - before, len(two.requests)) == (0, 20, 30)
+
+
+async def test_a_session_that_ends_in_an_error_keeps_its_books(tmp_path):
+    """A picture that changes under way stops the run; what was spent without a row is in the manifest all the same, for the budget of the resume."""
+    picture = tmp_path / "picture.png"
+    image = base64.b64decode(png(32, 32).rpartition(",")[2])
+    picture.write_bytes(image)
+
+    def change(_received: Any) -> Any:
+        picture.write_bytes(image + b" ")
+        return said(usage=False)[0]
+
+    prompts = {"p": [{"role": "user", "content": [{"text": "{{ q }}"}, {"image": "{{ picture }}"}]}]}
+    sets = [
+        {"name": "first", "samples": [{"q": "one"}], "prompts": {"p": "{{ q }}"}},
+        {"name": "second", "samples": [{"q": "two", "picture": "picture.png"}], "prompts": prompts},
+    ]
+    async with scripted(change, repeat=True) as server:
+        provider = {"kind": "openai", "base_url": server.url, "limits": {"concurrency": 1}}
+        model = {"id": "m", "provider": "mine", "price": {"input": 1000, "output": 1000, "currency": "CNY"}, "params": {"max_tokens": 10}}
+        budget = {"cost": 1000, "currency": "CNY"}
+        study = Study(tmp_path, server.url, [], prompt_sets=sets, models=[model], providers={"mine": provider}, budget=budget)
+        with pytest.raises(RunError, match="changed while it was in use"):
+            await study.session()
+    manifest = open_run(study.out).manifest
+    assert manifest["state"] == "interrupted"
+    assert manifest["unrecorded"]["cost"] > 0
 
 
 async def test_one_bucket_for_an_account_that_shares_its_limit(tmp_path):

@@ -3,7 +3,17 @@
 import pytest
 
 from evalrunner.engine.preflight import preflight
-from evalrunner.errors import AuthError, ConfigError, RateLimitedError, RejectedError, TransportError, UnknownModelError, UnreachableError
+from evalrunner.errors import (
+    AuthError,
+    BadOutputError,
+    BrokenStreamError,
+    ConfigError,
+    RateLimitedError,
+    RejectedError,
+    TransportError,
+    UnknownModelError,
+    UnreachableError,
+)
 from evalrunner.records import Cell, Completion, Model, Request, Sample, Timing
 
 ANSWER = Completion(output="Hi", finish_reason="length", timing=Timing(started_ns=0, ended_ns=1))
@@ -69,6 +79,20 @@ async def test_it_is_small():
 async def test_a_refused_question_still_shows_that_key_host_and_name_are_right(refusal):
     """What the provider says of the small question itself is no reason to stop."""
     await check(models("a"), Clients(a=refusal))
+
+
+@pytest.mark.parametrize(
+    "error", [BadOutputError("the answer cannot be read", raw=b"<html>"), BrokenStreamError("no finish reason"), BadOutputError("neither")]
+)
+async def test_a_host_that_answers_as_something_else_stops(error):
+    """A web page under base_url, with 200: nothing of the grid is sent, and the message says where to look."""
+    with pytest.raises(UnreachableError, match=r"a \(acme\): .*not as this API does.*check base_url"):
+        await check(models("a"), Clients(a=error))
+
+
+async def test_a_thought_that_one_token_cuts_off_is_an_answer():
+    """A model that thinks has no text after one token: its answer is empty, and its own."""
+    await check(models("a"), Clients(a=BadOutputError("the answer has neither text nor tool calls", response_id="chatcmpl-1")))
 
 
 async def test_a_wrong_key_costs_one_request_per_account():

@@ -103,12 +103,21 @@ def test_a_prompt_longer_than_the_context(tmp_path):
     plan(tmp_path, "[qwen-plus]", prompt=prompt).validate()
 
 
+def test_a_model_without_a_price_is_a_warning(tmp_path):
+    """What would have no cost is named in one line, with what to write; models that run here cost nothing and are not."""
+    providers = "providers: {p: {kind: openai, base_url: 'http://h/v1'}}"
+    [line] = plan(tmp_path, "[{id: mine, provider: p}, {id: yours, provider: p}, {id: qwen-plus, provider: simulator}]", providers).warnings()
+    assert "no price is known for mine, yours: " in line
+    assert "price: {input: " in line
+
+
 def test_an_unknown_model_is_a_warning(tmp_path, capsys, monkeypatch):
     """It may be newer than the catalogue: `check` says so, and goes on. What a simulator is told about is known."""
     assert plan(tmp_path).warnings() == []
     [line] = plan(tmp_path, "[qwen-plux]").warnings()
     assert "study.yaml:2:10: models[0]: the catalogue does not know 'qwen-plux' (did you mean 'qwen-plus'?)" in line
-    assert plan(tmp_path, "[{id: mine, provider: p}]", "providers: {p: {kind: openai, base_url: 'http://h/v1'}}").warnings() == []
+    priced = "[{id: mine, provider: p, price: {input: 0, output: 0, currency: EUR}}]"
+    assert plan(tmp_path, priced, "providers: {p: {kind: openai, base_url: 'http://h/v1'}}").warnings() == []
     assert plan(tmp_path, "[{id: mine, provider: simulator}]", "providers: {simulator: {options: {accuracy: {mine: 1}}}}").warnings() == []
     plan(tmp_path, "[qwen-plux]")
     monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-1")

@@ -70,8 +70,10 @@ def test_a_senseless_retry_after_is_ignored(asked):
 
 
 def test_an_endless_retry_after_is_capped():
-    """A billion seconds are an hour: longer than the whole allowance, so the request gives up and does not hang."""
-    assert decide(errors.RateLimitedError("x", retry_after_s=1e9)) == GiveUp()
+    """A billion seconds are an hour, and no request waits longer than its allowance: then it is asked once more, and given up."""
+    assert decide(errors.RateLimitedError("x", retry_after_s=1e9)) == Wait(POLICY.max_elapsed_s, uses_attempt=False)
+    error = errors.RateLimitedError("x", retry_after_s=1e9)
+    assert decide(error, Tries().after(error, POLICY.max_elapsed_s)) == GiveUp()
     patient = RetryPolicy(max_elapsed_s=1e6)
     assert decide(errors.RateLimitedError("x", retry_after_s=math.inf), policy=patient) == Wait(MAX_RETRY_AFTER_S, uses_attempt=False)
 

@@ -311,6 +311,31 @@ async def test_an_endpoint_that_stays_dead_ends_its_lane():
     assert 1800 < world.clock.seconds < 2000
 
 
+async def test_an_order_to_wait_longer_than_the_user_would_is_followed_as_long_as_that():
+    """`Retry-After: 3600` with 30 minutes of patience: nothing for 30 minutes, then one more question. Answered: the run goes on."""
+    world = World()
+    limiter = Limiter(DIRECT, world.clock, 1800)
+    wait = errors.RateLimitedError("come back later", http_status=429, retry_after_s=3600)
+    client = world.lane(20, lambda request, call, n: wait if call <= 4 else None, limiter=limiter)
+    end = await world.run()
+    assert not end.stopped
+    assert world.outcomes() == {"ok": 20}
+    assert not [at for at, _ in client.sent if 1 < at < 1800]
+
+
+async def test_a_provider_that_only_says_wait_stops_its_model():
+    """Nothing but 429s for longer than the patience: the model stops, resumable, and does not burn what is in flight again and again."""
+    world = World()
+    limiter = Limiter(DIRECT, world.clock, 1800)
+    wait = errors.RateLimitedError("come back later", http_status=429, retry_after_s=3600)
+    client = world.lane(100, lambda *_: wait, limiter=limiter)
+    end = await world.run()
+    assert list(end.stopped) == ["acc/m"]
+    assert world.outcomes()["rate_limited"] <= 8
+    assert len(client.sent) <= 8
+    assert world.clock.seconds < 2000
+
+
 async def test_a_dying_server_is_spared():
     """When every answer is a 500, retries are spread out by the retry budget; no row is marked for it, the attempts are."""
     world = World()
@@ -368,6 +393,40 @@ async def test_a_key_that_was_refused_by_mistake_goes_on():
     assert not end.stopped
     assert world.outcomes() == {"ok": 50}
     assert max(len(record.attempts) for record in world.records) == 2
+
+
+@pytest.mark.parametrize("kind", [errors.AuthError, errors.UnknownModelError])
+async def test_a_prompt_that_is_refused_like_a_key_ends_alone(kind):
+    """A gateway's 403 or 404 for three prompts: the small question is answered, so they end `rejected`, and the account goes on."""
+    world = World()
+    poisoned = {"m-3", "m-4", "m-11"}
+    small = lambda request: request.messages[0]["content"] == "Hi"  # noqa: E731 - a question in a line
+    client = world.lane(30, lambda request, call, n: kind("<html>blocked", http_status=403) if request.key in poisoned and not small(request) else None)
+    end = await world.run()
+    assert not end.stopped
+    assert world.outcomes() == {"ok": 27, "rejected": 3}
+    assert all([attempt.outcome for attempt in world.of(key).attempts][-2:] == ["auth", "rejected"] for key in poisoned)
+    assert "this request alone" in world.of("m-3").error_message
+    assert len(client.sent) <= 27 + 3 * 6
+
+
+async def test_money_that_lasts_for_small_questions_only_is_gone():
+    """An account that cannot pay for the grid stops, although one token is still answered; nothing of it is final."""
+    world = World()
+    world.lane(20, lambda request, call, n: None if request.messages[0]["content"] == "Hi" else errors.AccountError("in arrears", http_status=402))
+    end = await world.run()
+    assert list(end.stopped) == ["acc"]
+    assert set(world.outcomes()) == {"auth"}
+
+
+async def test_a_refusal_whose_doubt_meets_a_fault_is_not_final():
+    """Where the small question is not answered either way, a request that is refused again and again can be resumed."""
+    world = World()
+    say = lambda request, call, n: errors.ServerError("x") if request.messages[0]["content"] == "Hi" else errors.AuthError("no", http_status=403)  # noqa: E731
+    world.lane(1, say)
+    end = await world.run()
+    assert not end.stopped
+    assert world.outcomes() == {"auth": 1}
 
 
 async def test_a_probe_that_finds_another_fault_clears_the_account():

@@ -119,7 +119,7 @@ def _config(path: Path, *, offline: bool) -> Iterator[Finding]:
     except RunError as error:
         yield Finding("problem", str(error), f"evalrunner schema and the README say what {path} may hold")
         return
-    yield _open_files(sum(plan.limits(model).concurrency for model in plan.models))
+    yield _open_files(sum(plan.limits(model).concurrency for model in plan.everybody))
     variables = list(_variables(plan))
     yield from variables
     if any(finding.level == "problem" for finding in variables):
@@ -138,7 +138,7 @@ def _config(path: Path, *, offline: bool) -> Iterator[Finding]:
 
 def _variables(plan: Plan) -> Iterator[Finding]:
     """Whether what the config refers to is set, and looks like a value; never the value."""
-    providers = [provider(name, plan.config.settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in plan.models)]
+    providers = [provider(name, plan.config.settings.providers.get(name)) for name in dict.fromkeys(model.provider for model in plan.everybody)]
     users = {name: written.name for written in providers for name in sorted(written.references())}
     for name, user in users.items():
         value = plan.config.environ.get(name, "")
@@ -152,9 +152,9 @@ def _variables(plan: Plan) -> Iterator[Finding]:
 
 
 async def _asked(plan: Plan) -> Sequence[Finding]:
-    """One small request per model, of those that the run does not start itself."""
+    """One small request per model, judges too, of those that the run does not start itself."""
     outside = {name: account for name, account in plan.accounts.items() if account.base_url}
-    models = [model for model in plan.models if model.provider in outside]
+    models = [model for model in plan.everybody if model.provider in outside]
     async with connected(outside.values(), SYSTEM_CLOCK) as clients:
         await preflight(plan, models, clients, SYSTEM_CLOCK)
     return [Finding("ok", f"{model.name} answers ({model.provider}, {outside[model.provider].base_url})") for model in models]

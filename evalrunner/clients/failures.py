@@ -181,7 +181,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, *, dashscope: 
     said = say(value, status) if value is not None else Said(status, _excerpt(status, body), opaque=True)
     error = classify(said, dashscope=dashscope)
     error.response_id = said.response_id or headers.get("x-request-id")
-    error.retry_after_s = retry_after_s(headers, now_s)
+    error.retry_after_s = retry_after_s(headers, now_s, resets=isinstance(error, RateLimitedError))
     return error
 
 

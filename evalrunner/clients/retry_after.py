@@ -11,8 +11,9 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Seconds the server asks us to wait: `retry-after-ms`, `retry-after` (seconds or a date), else the longest `x-ratelimit-reset*`.
+def retry_after_s(headers: Mapping[str, str], now_s: float, *, resets: bool = True) -> float | None:
+    """Seconds the server asks us to wait: `retry-after-ms`, `retry-after` (seconds or a date), else the longest `x-ratelimit-reset*` where `resets` count:
+    servers send these with every answer, and only after a 429 do they mean us.
 
     Garbage, negative numbers and NaN count as nothing said; at most an hour.
     """
@@ -24,8 +25,8 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
             seconds = _until(text, now_s)
         if seconds is not None:
             return min(seconds, MAX_RETRY_AFTER_S)
-    resets = [_reset(value, now_s) for name, value in headers.items() if name.lower().startswith("x-ratelimit-reset")]
-    return min(max(known), MAX_RETRY_AFTER_S) if (known := [reset for reset in resets if reset is not None]) else None
+    said = [_reset(value, now_s) for name, value in headers.items() if resets and name.lower().startswith("x-ratelimit-reset")]
+    return min(max(known), MAX_RETRY_AFTER_S) if (known := [reset for reset in said if reset is not None]) else None
 
 
 def _number(text: str) -> float | None:

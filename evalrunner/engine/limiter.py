@@ -42,9 +42,12 @@ class Permit:
 
 
 class Limiter:
-    """Hands out permits: `acquire` waits for one, `release` says how the request ended. `shared` limits are one limiter in several lanes."""
+    """Hands out permits: `acquire` waits for one, `release` says how the request ended. `shared` limits are one limiter in several lanes.
 
-    def __init__(self, limits: Limits, clock: Clock = SYSTEM_CLOCK) -> None:
+    No server parks it for longer than `patience_s`; then it is asked again.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock = SYSTEM_CLOCK, patience_s: float = math.inf) -> None:
         now = clock.now_ns()
         request_rate = limits.rpm / 60 * MARGIN if limits.rpm is not None else None
         token_rate = limits.tpm / 60 * MARGIN if limits.tpm is not None else None
@@ -60,6 +63,8 @@ class Limiter:
         self._busy = 0
         self._holds = 0
         self._parked_ns = 0
+        self._patience_s = patience_s
+        self._refused_ns = 0
         self._timer: asyncio.Task[None] | None = None
         self._timer_ns = 0
 
@@ -74,8 +79,9 @@ class Limiter:
         return max(self._parked_ns, self._breaker.next_ns if self._breaker.is_open else 0)
 
     def dark_s(self) -> float:
-        """For how long no connection has succeeded, once several in a row failed."""
-        return self._breaker.dark_s(self._clock.now_ns())
+        """For how long no connection has succeeded, once several in a row failed, or there was nothing but 429s."""
+        now = self._clock.now_ns()
+        return max(self._breaker.dark_s(now), (now - self._refused_ns) / 1e9 if self._refused_ns else 0.0)
 
     async def acquire(self, key: str = "", tokens: int = 0) -> Permit:
         """Wait for a slot, then for the buckets. `tokens` is what the request may use in all; `key` tells requests apart."""
@@ -129,7 +135,9 @@ class Limiter:
 
     def park(self, seconds: float) -> None:
         """Admit nobody for so long; the longest order stands."""
-        self._parked_ns = max(self._parked_ns, self._clock.now_ns() + math.ceil(seconds * 1e9))
+        now = self._clock.now_ns()
+        self._parked_ns = max(self._parked_ns, now + math.ceil(seconds * 1e9))
+        self._congestion.parked(now, self._parked_ns)
 
     def _learn(self, permit: Permit, error: RequestError | EndpointError | None, now: int) -> None:
         if isinstance(error, TransportError | DeadlineError):
@@ -139,16 +147,18 @@ class Limiter:
             return
         self._breaker.answered()
         if isinstance(error, RateLimitedError):
+            self._refused_ns = self._refused_ns or now
             shut_s = self._congestion.throttled(permit.admitted_ns, now, burst=error.burst)
             if shut_s:
                 self.park(shut_s)
         else:
+            self._refused_ns = 0
             self._congestion.passed(permit.admitted_ns)
             if isinstance(error, ServerError):
                 self._congestion.troubled(now)
         if isinstance(error, RateLimitedError | ServerError) and (asked := retry_after_s(error)):
             self._congestion.pace(now)
-            self.park(asked)
+            self.park(min(asked, self._patience_s))
 
     def _pump(self, now: int) -> None:
         """Admit whoever may go now, in order, and set the timer for the next one."""

@@ -9,8 +9,14 @@ from evalrunner.clock import Clock
 from evalrunner.errors import (
     AccountError,
     AuthError,
+    BadOutputError,
+    BrokenStreamError,
     ConfigError,
     DeadlineError,
+    EndpointError,
+    FilteredError,
+    RateLimitedError,
+    RejectedError,
     RequestError,
     ServerError,
     TransportError,
@@ -36,7 +42,7 @@ async def preflight(plan: Plan, models: Sequence[Model], clients: Mapping[str, C
     failures = [failure for group in found for failure in group]
     if not failures:
         return
-    lines = "\n".join(f"preflight: {model.name} ({model.provider}): {error}" for model, error in failures)
+    lines = "\n".join(f"preflight: {model.name} ({model.provider}): {_explained(error)}" for model, error in failures)
     if all(isinstance(error, UnknownModelError) for _, error in failures):
         raise ConfigError(lines)
     raise UnreachableError(lines)
@@ -48,32 +54,45 @@ async def _ask_account(plan: Plan, models: Sequence[Model], client: Client, cloc
         request = next(plan.requests(model), None)
         if request is None:
             continue
-        error = await _ask(_small(request), client, clock)
-        if error is not None:
+        error = await ask(small(request), client, clock)
+        if error is not None and not shows_it_is_right(error):
             failures.append((model, error))
         if isinstance(error, AuthError | AccountError):
             break
     return failures
 
 
-def _small(request: Request) -> Request:
+def _explained(error: Exception) -> str:
+    if isinstance(error, BadOutputError | BrokenStreamError):
+        return f"somebody answers there, but not as this API does: {error}; check base_url and kind"
+    return str(error)
+
+
+def small(request: Request) -> Request:
+    """The least that can be asked of the request's model in its way."""
     params = {name: value for name, value in request.cell.params.items() if name in SENT_ALONG} | {"max_tokens": 1}
     hello = [{"role": "user", "content": "Hi"}]
-    return replace(request, cell=replace(request.cell, params=params), messages=hello, tools=None, tool_choice=None)
+    return replace(request, cell=replace(request.cell, params=params), messages=hello, media={}, tools=None, tool_choice=None)
 
 
-async def _ask(request: Request, client: Client, clock: Clock) -> Exception | None:
+def shows_it_is_right(error: Exception | None) -> bool:
+    """Whether what came of a small question shows that host, key and name are right. An answer without text does, if it is an answer of this API."""
+    if isinstance(error, BadOutputError):
+        return error.response_id is not None or error.usage is not None
+    return error is None or isinstance(error, RejectedError | FilteredError | RateLimitedError)
+
+
+async def ask(request: Request, client: Client, clock: Clock) -> RequestError | EndpointError | None:
+    """Ask until something but a passing fault is the answer, at most `TRIES` times; the last error, None for an answer."""
     for again in reversed(range(TRIES)):
         try:
             await client.complete(request)
-        except (AuthError, AccountError, UnknownModelError) as error:
-            return error
-        except (TransportError, DeadlineError, ServerError) as error:
-            if not again:
+        except (TransportError, DeadlineError, ServerError, BrokenStreamError, BadOutputError) as error:
+            if not again or shows_it_is_right(error):
                 return error
             await clock.sleep(1)
-        except RequestError:
-            return None
+        except (RequestError, EndpointError) as error:
+            return error
         else:
             return None
     return None

@@ -1,7 +1,8 @@
 """What to do after a failed attempt: wait, give up, or halt an account. Pure; looks at the error's class (`errors.FATES`), never at its text.
 
 Waits are exponential with full jitter, so that workers which failed together do not come back together. A wait the server asked for is obeyed where it is
-the longer one. A 429 uses up time but no attempts. Waiting in the limiter before a send is not known here and uses up neither.
+the longer one; the last wait ends with the time there is, so that nothing is given up while it could still be asked.
+A 429 uses up time but no attempts. Waiting in the limiter before a send is not known here and uses up neither.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ def decision(error: RequestError | EndpointError, tries: Tries, policy: RetryPol
     failures = tries.wait if found.retry == "wait" else used
     ceiling = min(policy.cap_s, policy.base_s * 2.0 ** min(failures - 1, 30))
     seconds = max(rng.uniform(0, ceiling), retry_after_s(error) or 0.0)
-    if tries.elapsed_s + seconds > policy.max_elapsed_s:
+    left_s = policy.max_elapsed_s - tries.elapsed_s
+    if left_s <= 0:
         return GiveUp()
-    return Wait(seconds, uses_attempt=found.retry != "wait")
+    return Wait(min(seconds, left_s), uses_attempt=found.retry != "wait")
 
 
 def fate(error: RequestError | EndpointError) -> Fate:

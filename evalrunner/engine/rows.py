@@ -79,6 +79,16 @@ class Open:
         self.tries = self.tries.after(error, (ended_ns - self.first_ns - self._limited_ns) / 1e9)
         return attempt
 
+    @property
+    def refusals(self) -> int:
+        """How often this turn was refused in the words for a wrong key or model."""
+        return sum(attempt.outcome == Outcome.AUTH for attempt in self.attempts if attempt.turn == self.turn)
+
+    def reject(self) -> None:
+        """The last attempt was refused for what was asked, although it reads like a refusal of key or model."""
+        said = f"{self.attempts[-1].error_message} (this request alone is refused: the model answers others)"
+        self.attempts[-1] = msgspec.structs.replace(self.attempts[-1], outcome=Outcome.REJECTED, error_message=said)
+
     def answered(self, completion: Completion) -> Attempt:
         timing, usage = completion.timing, completion.usage
         thought = bool(completion.reasoning) or bool(usage and usage.reasoning_tokens)

@@ -22,11 +22,12 @@ from evalrunner.engine.budget import Budget, owed
 from evalrunner.engine.ending import End, Stop
 from evalrunner.engine.lanes import Door, Lane, OpenLane, cancel, open_lanes
 from evalrunner.engine.limiter import Permit
+from evalrunner.engine.preflight import ask, shows_it_is_right, small
 from evalrunner.engine.retry import GiveUp, Halt, RetryPolicy, decision
 from evalrunner.engine.rows import NO_SCORES, Open
 from evalrunner.engine.tally import Listener, Tally
 from evalrunner.engine.tools import ToolAnswers
-from evalrunner.errors import BadOutputError, BudgetError, EndpointError, RequestError, RunError
+from evalrunner.errors import AccountError, BadOutputError, BudgetError, EndpointError, RequestError, RunError
 from evalrunner.records import ANSWERED, Completion, Outcome, Record, Request, Score, Usage
 
 __all__ = ["End", "Lane", "Stop", "execute"]
@@ -185,10 +186,8 @@ class _Run:
 
     async def _ask(self, lane: OpenLane, opened: Open) -> Completion | Failure | None:
         """One turn, with all its attempts: an answer, the error that was the last, or None if it was stopped between two of them."""
-        probe: Door | None = None
-        while probe or not self._over(lane):
-            result = await self._send(lane, opened, probe)
-            probe = None
+        while not self._over(lane):
+            result = await self._send(lane, opened)
             if result is None or isinstance(result, Completion):
                 return result
             if lane.limiter.dark_s() > self.policy.max_elapsed_s:
@@ -199,15 +198,11 @@ class _Run:
                 return result
             if isinstance(step, Halt):
                 door = lane.doors[step.scope]
-                if door.prober is opened and not self._over(lane):
-                    probe = door
-                    continue
                 if door.prober is opened:
-                    door.open()
-                    return None
-                if door.verdict is not None:
+                    await self._doubt(lane, opened, result, door)
+                elif door.verdict is not None:
                     await door.verdict.wait()
-                if door.error is not None or opened.tries.backoff >= self.policy.max_attempts:
+                if door.error is not None or opened.attempts[-1].outcome == Outcome.REJECTED or opened.refusals >= self.policy.max_attempts:
                     return result
                 continue
             budgeted = lane.retries.spend(self.clock.now_ns() / 1e9) if step.uses_attempt else 0.0
@@ -218,29 +213,35 @@ class _Run:
                 self.tally.retrying -= 1
         return None
 
-    async def _send(self, lane: OpenLane, opened: Open, probe: Door | None) -> Completion | Failure | None:
-        """One attempt: wait for the limiter (a probe does not) and the budget, send, settle, note it. A probe's result opens its door or locks it.
+    async def _doubt(self, lane: OpenLane, opened: Open, refusal: Failure, door: Door) -> None:
+        """Is it the key or the model that is refused, or this request alone? One small question, past queue and holds, decides, for all who wait.
 
-        None, and the run stops, if the budget has no room left for it.
+        Refused, too: the door is locked. Else it opens; a request refused twice is then rejected, unless the provider says that the money is gone.
         """
+        permit = lane.limiter.seize(opened.request.key)
+        try:
+            if self._over(lane):
+                return
+            told = await ask(small(opened.request), lane.client, self.clock)
+            if isinstance(told, EndpointError) and lane.doors[told.scope] is door:
+                self._lock(door, told)
+            elif opened.refusals > 1 and shows_it_is_right(told):
+                if isinstance(refusal, AccountError):
+                    self._lock(door, refusal)
+                else:
+                    opened.reject()
+        finally:
+            lane.limiter.abandon(permit)
+            door.open()
+
+    async def _send(self, lane: OpenLane, opened: Open) -> Completion | Failure | None:
+        """One attempt: wait for the limiter and the budget, send, settle, note it. None, and the run stops, if the budget has no room left for it."""
         asked_ns = self.clock.now_ns()
         tokens = lane.forecast.tokens(opened.request) if lane.limiter.counts_tokens else 0
-        if probe:
-            permit = lane.limiter.seize(opened.request.key, tokens)
-        else:
-            permit = await self._wait(lane, lane.limiter.acquire(opened.request.key, tokens))
+        permit = await self._wait(lane, lane.limiter.acquire(opened.request.key, tokens))
         opened.admitted(asked_ns, permit.slot_ns, permit.admitted_ns)
-        result: Completion | Failure | None = None
-        try:
-            worst = await self._afford(lane, opened.request, permit)
-            if worst is not None:
-                result = await self._exchange(lane, opened, permit, worst)
-            if probe and isinstance(result, EndpointError) and lane.doors[result.scope] is probe:
-                self._lock(probe, result)
-        finally:
-            if probe:
-                probe.open()
-        return result
+        worst = await self._afford(lane, opened.request, permit)
+        return None if worst is None else await self._exchange(lane, opened, permit, worst)
 
     async def _afford(self, lane: OpenLane, request: Request, permit: Permit) -> float | None:
         """Reserve the worst case of an attempt: what was reserved, or None, with the permit given back and the run stopped, if it will never fit."""

@@ -18,6 +18,7 @@ from evalrunner.cost.models import lookup
 from evalrunner.engine.tools import ToolAnswers
 from evalrunner.errors import ConfigError, RunError
 from evalrunner.plan.asked import asked_fields, judges_of
+from evalrunner.plan.buckets import buckets
 from evalrunner.plan.budget import budget_of
 from evalrunner.plan.config import Config
 from evalrunner.plan.config_types import MessageBlock, ModelFields, PriceBlock, PromptSetBlock, RetryBlock
@@ -30,7 +31,7 @@ from evalrunner.plan.mistakes import Mistake
 from evalrunner.plan.opponents import read_opponents
 from evalrunner.plan.prompt_sets import PromptSet, render, tools_of, validate
 from evalrunner.plan.prompts import Conversation, Prompt, Text
-from evalrunner.plan.providers import Provider, account, provider, unset
+from evalrunner.plan.providers import STARTED_HERE, Provider, account, provider, unset
 from evalrunner.plan.refusals import Takers, refusals, unknown_models
 from evalrunner.plan.tools import Tools, answer, refused_by_dashscope
 from evalrunner.plan.yaml_source import KeyPath
@@ -91,6 +92,11 @@ class Plan:
         self.gates = tuple(gates_of(self))
 
     @property
+    def everybody(self) -> list[Model]:
+        """The models that are asked: those of the grid, then judges."""
+        return list(dict.fromkeys([*self.models, *(judge.model for judge in self.judges.values())]))
+
+    @property
     def size(self) -> int:
         """Requests in all; counts the rows of the data files once."""
         return sum(self.size_of(model) for model in self.models)
@@ -145,6 +151,14 @@ class Plan:
         """The model's over the provider's over the defaults."""
         return self._providers[model.provider].limits_of(self._fields[model.name])
 
+    def bucket(self, model: Model) -> tuple[str, Limits]:
+        """The bucket the model's requests are counted in, by name, and what holds for that."""
+        return self._buckets[model]
+
+    @cached_property
+    def _buckets(self) -> dict[Model, tuple[str, Limits]]:
+        return buckets({model: self.limits(model) for model in self.everybody}, self.accounts)
+
     @cached_property
     def accounts(self) -> dict[str, Account]:
         """The providers in use, secrets filled in; no base_url yet for a kind the run starts itself. Raises `ConfigError` for a variable not set."""
@@ -166,8 +180,14 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What may be meant and may be a mistake."""
-        unknown = [f"warning: {self.config.places.line(mistake)}" for mistake in unknown_models(self.config.settings)]
-        return [*unknown, *(f"warning: {line}" for line in shared_labels(self.prompt_sets, self.cells * self.trials))]
+        unknown = list(unknown_models(self.config.settings))
+        told = {self.models[mistake.path[1]].name for mistake in unknown if isinstance(mistake.path[1], int)}
+        unpriced = [model.name for model in self.everybody if model.price is None and self._providers[model.provider].kind not in STARTED_HERE]
+        if unpriced := [name for name in unpriced if name not in told]:
+            hint = "give each a price: {input: …, output: …, currency: …} per million tokens; 0 where it is free"
+            unknown.append(Mistake(("models",), f"no price is known for {', '.join(unpriced)}: what they cost stays unknown (hint: {hint})"))
+        lines = [*map(self.config.places.line, unknown), *shared_labels(self.prompt_sets, self.cells * self.trials)]
+        return [f"warning: {line}" for line in lines]
 
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere: keys and headers that came out of the environment."""
