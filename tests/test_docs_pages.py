@@ -64,3 +64,16 @@ def test_every_piece_of_yaml_is_sound(page, tmp_path):
 
 def first_word(text):
     return text.removeprefix("# ").split()[0]
+
+
+def test_the_page_of_a_whole_decision_has_a_sound_config(tmp_path, monkeypatch, capsys):
+    """Its config passes `check` on rows of the two sets' form, and its commands are ones that exist. The sets themselves are not ours to ship."""
+    monkeypatch.chdir(tmp_path)
+    (kind, text), (_, commands), _ = blocks("grade-school-math")
+    Path("grade-school.yaml").write_text(text, encoding="utf-8")
+    for name, answer in (("gsm8k_test.jsonl", "It is 3 + 4.\\n#### 7"), ("mgsm_zh.jsonl", "7")):
+        Path(name).write_text(f'{{"question": "3 + 4?", "answer": "{answer}"}}\n', encoding="utf-8")
+    assert (kind, main(["check", "grade-school.yaml"])) == ("yaml", 0)
+    assert "4 requests" in capsys.readouterr().out
+    parsers = [shlex.split(line)[1] for line in commands.splitlines()]
+    assert parsers == ["run", "compare", "report"]
