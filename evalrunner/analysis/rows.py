@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 IDENTITY = ("prompt_set", "prompt", "model", "provider", "params", "stream")
 _PLAIN = ("key", "model_id", "sample_id", "sample_hash", "trial", "tags", "outcome", "response_model", "error_code", "error_message", "http_status")
 _MEASURED = ("attempts", "turns", "usage_source", "cost", "currency", "scheduled_at", "started_at", "finished_at", "stalled_ms", *LATENCIES, *TOKENS.values())
-PIECE = 4_000
+PIECE = 16_000
 """Rows that are read at a time."""
 ATTEMPT_COLUMNS = ("key", "attempt", "http_status", "outcome", "error_code", "error_message", "cost", "raw")
 
