@@ -48,7 +48,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "instructions": "evalrunner.scorers.instructions:instructions",
         "judge": "evalrunner.scorers.judge:judge",
         "latency": "evalrunner.scorers.service:latency",
-        "numeric": "evalrunner.scorers.structured:numeric",
+        "numeric": "evalrunner.scorers.numeric:numeric",
         "json": "evalrunner.scorers.structured:json_",
         "tool_calls": "evalrunner.scorers.tool_calls:tool_calls",
     },

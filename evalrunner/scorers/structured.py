@@ -1,9 +1,8 @@
-"""Scorers that read a value out of the answer: numeric, json."""
+"""The scorer that reads the answer as JSON."""
 
 import json
 import unicodedata
-from decimal import Decimal, DecimalException
-from typing import Any, Literal
+from typing import Any
 
 import jsonschema
 import regex as re
@@ -13,48 +12,7 @@ from evalrunner.errors import ScorerError
 from evalrunner.plugins import Scorer
 from evalrunner.records import Completion, Request, Score
 
-NUMBER = re.compile(r"(?<![\d.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?!\w))?|(?<![\d])[-+−]?\.\d+")
-LONGEST_NUMBER = 4000
-"""Digits past which a "number" is noise; keeps a model's output from buying unbounded arithmetic."""
 FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)```", re.DOTALL)
-
-
-def numbers(text: str) -> list[str]:
-    """Every number in a text, in order, without thousands commas: "1,234.50 or -7" -> ["1234.50", "-7"]. A minus after a word or digit is a dash."""
-    plain = unicodedata.normalize("NFKC", text)
-    found = []
-    for match in NUMBER.finditer(plain, timeout=1.0):
-        number = match.group().replace(",", "").replace("−", "-")
-        before = plain[match.start() - 1] if match.start() else " "
-        found.append(number.lstrip("+-") if number[0] in "+-" and (before.isalnum() or before in ")]") else number)
-    return [number for number in found if len(number) <= LONGEST_NUMBER]
-
-
-def numeric(*, tolerance: float = 0.0, relative: bool = False, take: Literal["first", "last"] = "last") -> Scorer:
-    """1 when the last (or first) number in the answer is within `tolerance` of the last number in the target.
-
-    `relative`: the tolerance is a share of the target (0.01 = 1 %). Raises ValueError for a negative tolerance.
-    """
-    if tolerance < 0:
-        raise ValueError(f"tolerance: must be at least 0, not {tolerance!r}")
-    allowed = Decimal(str(tolerance))
-
-    def score(request: Request, completion: Completion) -> Score:
-        targets = numbers(request.target or "")
-        if not targets:
-            raise ScorerError(f"the target {request.target!r} has no number to compare with")
-        given = numbers(completion.output or "")
-        if not given:
-            return Score(value=0.0, why=f"no number in the answer, expected {targets[-1]}")
-        chosen = given[-1 if take == "last" else 0]
-        try:
-            wanted = Decimal(targets[-1])
-            close = abs(Decimal(chosen) - wanted) <= (abs(wanted) * allowed if relative else allowed)
-        except DecimalException:
-            close = False
-        return Score(value=1.0) if close else Score(value=0.0, why=f"found {chosen}, expected {targets[-1]}")
-
-    return score
 
 
 def json_(
