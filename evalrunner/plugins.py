@@ -7,6 +7,7 @@ A name is a built-in (the tables of strings below, imported on use), an entry po
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import random
@@ -130,12 +131,8 @@ has no answer; a reply that `read` did not understand is a judgement without a s
 
 
 @runtime_checkable
-class AskingScorer(Protocol):
-    """A scorer that asks models. Its factory returns one of these in place of a function; the run makes the function of it with `bound`."""
-
-    @property
-    def needs(self) -> Sequence[AskedModel]:
-        """Every model that it asks."""
+class ReadsRows(Protocol):
+    """A scorer that reads the data itself, and can be held against it before anything is sent."""
 
     @property
     def columns(self) -> Sequence[str]:
@@ -143,6 +140,32 @@ class AskingScorer(Protocol):
 
     def check(self, data: Mapping[str, Any]) -> None:
         """Raises ValueError for a row that it cannot score."""
+
+
+class RowScorer:
+    """A scorer with the columns that it reads (None is none) and, if it has one, its check of a row."""
+
+    def __init__(self, score: Scorer, columns: Sequence[str | None], check: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+        functools.update_wrapper(self, score)
+        self._score = score
+        self._check = check
+        self.columns = tuple(column for column in columns if column is not None)
+
+    def __call__(self, request: Request, completion: Completion) -> Score | Awaitable[Score]:
+        return self._score(request, completion)
+
+    def check(self, data: Mapping[str, Any]) -> None:
+        """See `ReadsRows`."""
+        self._check(data)
+
+
+@runtime_checkable
+class AskingScorer(ReadsRows, Protocol):
+    """A scorer that asks models. Its factory returns one of these in place of a function; the run makes the function of it with `bound`."""
+
+    @property
+    def needs(self) -> Sequence[AskedModel]:
+        """Every model that it asks."""
 
     def bound(self, ask: Ask, rng: random.Random) -> Scorer:
         """The scorer itself. `rng` is for what no answer may foresee."""

@@ -159,3 +159,11 @@ def test_thousands_of_rows_take_seconds(bench):
     assert main(["rescore", str(run), bench.config("[exact]", "new")]) == 0
     assert time.perf_counter() - began < 10
     assert er.open_run(run).results(["score_exact"]).notna().all(axis=None)
+
+
+def test_a_column_that_is_not_there_scores_nothing(bench, capsys):
+    """`rescore` looks for the columns of its scorers as `run` does, and leaves the run as it was where one is missing."""
+    run = bench.run()
+    assert main(["rescore", run, bench.config("[numeric, exact: {accept: answr}]", "new")]) == 2
+    assert "no row has a field called 'answr' (hint: did you mean 'answer'?)" in capsys.readouterr().err
+    assert "score_exact" not in er.open_run(run).results()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -18,7 +18,7 @@ from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.refusals import Takers
 from evalrunner.plan.sandbox import nearest
 from evalrunner.plan.tools import Tools
-from evalrunner.plugins import AskingScorer, Scorer
+from evalrunner.plugins import AskingScorer, ReadsRows, Scorer
 from evalrunner.records import Message, Sample
 
 NO_MEDIA: Mapping[str, str] = {}
@@ -71,10 +71,10 @@ def tools_of(prompt_set: PromptSet, sample: Sample) -> list[dict[str, Any]] | No
 
 def validate(prompt_sets: Sequence[PromptSet]) -> None:
     """Render everything once. Raises `DatasetError`: twenty mistakes at most, the same one in many rows as one line."""
-    found = _Findings()
+    found = Findings()
     for prompt_set in prompt_sets:
         seen = array("Q")
-        columns = _Columns(prompt_set)
+        columns = ScorerColumns(prompt_set)
         try:
             for sample in prompt_set.data.samples(found.add):
                 seen.append(id_hash(sample.id))
@@ -87,16 +87,27 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
     found.finish()
 
 
-class _Columns:
+def check_scorers(prompt_set: PromptSet, samples: Iterable[Sample]) -> None:
+    """The part of `validate` that is the scorers'. Raises `DatasetError`."""
+    found, columns = Findings(), ScorerColumns(prompt_set)
+    for sample in samples:
+        columns.look(sample, found)
+    found.lines += columns.missing()
+    found.finish()
+
+
+class ScorerColumns:
     """What the scorers of a prompt set read from the rows themselves."""
 
     def __init__(self, prompt_set: PromptSet) -> None:
         self._name = prompt_set.name
-        self._scorers = {name: scorer for name, scorer in prompt_set.scorers.items() if isinstance(scorer, AskingScorer) and scorer.columns}
+        self._data = prompt_set.data
+        self._scorers = {name: scorer for name, scorer in prompt_set.scorers.items() if isinstance(scorer, ReadsRows)}
         self._wanted = {column: name for name, scorer in self._scorers.items() for column in scorer.columns}
         self._known: list[str] = []
 
-    def look(self, sample: Sample, found: _Findings) -> None:
+    def look(self, sample: Sample, found: Findings) -> None:
+        """Holds one row against the scorers."""
         self._known = self._known or list(sample.data)
         for name, scorer in self._scorers.items():
             try:
@@ -107,13 +118,15 @@ class _Columns:
             del self._wanted[column]
 
     def missing(self) -> list[str]:
-        """A line for each column that no row has."""
+        """A line for each column that no row has, whether chosen or not: with `limit` the first rows may lack what later ones have."""
         return [
-            f"scorer {name!r} of {self._name!r}: no row has a field called {column!r}{nearest(column, self._known)}" for column, name in self._wanted.items()
+            f"scorer {name!r} of {self._name!r}: no row has a field called {column!r}{nearest(column, self._known)}"
+            for column, name in self._wanted.items()
+            if not self._data.has_field(column)
         ]
 
 
-def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> None:
+def _validate_sample(prompt_set: PromptSet, sample: Sample, found: Findings) -> None:
     for prompt in prompt_set.prompts:
         try:
             messages, _ = _messages(prompt_set, prompt, sample)
@@ -155,7 +168,7 @@ def _of_target(prompt_set: PromptSet) -> str:
     return f"target of {prompt_set.name!r}"
 
 
-class _Findings:
+class Findings:
     """Mistakes by row; one that many rows share is told once, with its number."""
 
     def __init__(self) -> None:

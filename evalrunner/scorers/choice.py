@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import regex as re
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 from evalrunner.scorers.text import stands_in
 
@@ -60,14 +61,22 @@ def choice(*, letters: str = "ABCD", choices: str | None = None) -> Scorer:
         wanted = unicodedata.normalize("NFKC", request.target or "").strip(" \n\t().[]").upper()
         if wanted not in known or len(wanted) != 1:
             raise ScorerError(f"the target {request.target!r} is not one of the letters {known}")
-        column = request.sample.data.get(choices) if choices else None
-        options = [_plain(str(option)) for option in column] if isinstance(column, list | tuple) else []
-        found = reader.chosen(_plain(completion.output or ""), options)
+        found = reader.chosen(_plain(completion.output or ""), _options(request.sample.data, choices))
         if found == wanted:
             return Score(value=1.0)
         return Score(value=0.0, why=f"chose {found}, expected {wanted}" if found else f"no choice found, expected {wanted}")
 
-    return score
+    return RowScorer(score, [choices], lambda data: _check_options(data, choices))
+
+
+def _options(data: Mapping[str, Any], column: str | None) -> list[str]:
+    written = data.get(column) if column else None
+    return [_plain(str(option)) for option in written] if isinstance(written, list | tuple) else []
+
+
+def _check_options(data: Mapping[str, Any], column: str | None) -> None:
+    if column and not isinstance(data.get(column), list | tuple | None):
+        raise ValueError(f"choices: {column!r} should be a list of the options, not {data[column]!r:.80}")
 
 
 def _plain(text: str) -> str:

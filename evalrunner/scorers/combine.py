@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer, bind, find
+from evalrunner.plugins import ReadsRows, RowScorer, Scorer, bind, find
 from evalrunner.records import Completion, Request, Score
 
 
@@ -33,7 +33,14 @@ def combine(*, scorers: list[str | dict[str, Any]], weights: list[float] | None 
         value = sum(share * one for share, one in zip(shares, values, strict=True)) if how == "mean" else min(values) if how == "min" else max(values)
         return Score(value=min(1.0, value), why=_why(scores))
 
-    return score
+    parts: list[object] = [scorer for _, scorer in named]
+    reading = [part for part in parts if isinstance(part, ReadsRows)]
+
+    def check(data: Mapping[str, Any]) -> None:
+        for scorer in reading:
+            scorer.check(data)
+
+    return RowScorer(score, [column for scorer in reading for column in scorer.columns], check)
 
 
 def inner_scorer(written: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

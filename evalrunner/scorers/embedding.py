@@ -13,7 +13,7 @@ import regex as re
 from pydantic import Field
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 from evalrunner.scorers.text import right_answers
 
@@ -50,7 +50,7 @@ def embedding(
             return Score(value=min(1.0, max(0.0, nearest)))
         return Score(value=float(nearest >= threshold), why=f"similarity {nearest:.3f}")
 
-    return score
+    return RowScorer(score, [accept])
 
 
 def _key(reference: str | None) -> str | None:

@@ -11,7 +11,7 @@ from typing import Literal
 import regex as re
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 
 REGEX_SECONDS = 1.0
@@ -53,7 +53,7 @@ def exact(*, ignore_case: bool = False, ignore_punctuation: bool = False, ignore
             return Score(value=1.0)
         return Score(value=0.0, why=f"expected {answers[0]!r}")
 
-    return score
+    return RowScorer(score, [accept])
 
 
 _LETTER = r"[\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Nd}]"
@@ -93,7 +93,7 @@ def includes(
             return Score(value=1.0)
         return Score(value=0.0, why=f"{answers[0]!r} is not in the answer")
 
-    return score
+    return RowScorer(score, [accept])
 
 
 def regex(
