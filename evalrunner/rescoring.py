@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ from evalrunner.store.manifest import with_scorers_of
 from evalrunner.store.redact import Redactor
 
 EXAMPLES = 5
+AT_ONCE = 16
+"""Rows scored side by side: some scorers wait."""
 TO_ASK = Score(value=None, why=f"{STILL_TO_COME}its judge was not asked yet")
 
 Due = Mapping[str, Mapping[str, Scorer | AskingScorer]]
@@ -59,7 +61,7 @@ def rescore(run: Path, config: Config | None = None, *, again: bool = False) -> 
         if not due:
             return Rescored({}, stored.messages, to_judge)
         samples = _samples(plan, due)
-        scores = [asyncio.run(_scores(rows, due, samples)) for rows in stored.parts()]
+        scores = asyncio.run(_all_scores(stored.parts(), due, samples))
         if asking:
             _check_judging(plan, stored)
             in_force = None if config is None else NewConfig(config.text, config.path)
@@ -119,8 +121,21 @@ def _samples(plan: Plan, due: Due) -> Mapping[tuple[str, str], Sample]:
     return samples
 
 
+async def _all_scores(parts: Iterable[list[dict[str, Any]]], due: Due, samples: Mapping[tuple[str, str], Sample]) -> list[dict[str, dict[str, Score]]]:
+    return [await _scores(rows, due, samples) for rows in parts]
+
+
 async def _scores(rows: list[dict[str, Any]], due: Due, samples: Mapping[tuple[str, str], Sample]) -> dict[str, dict[str, Score]]:
-    found, changed = {}, []
+    places = asyncio.Semaphore(AT_ONCE)
+    found: dict[str, dict[str, Score]] = {}
+    changed = []
+
+    async def score(row: Mapping[str, Any], sample: Sample, scorers: Mapping[str, Scorer | AskingScorer]) -> None:
+        computed = {name: scorer for name, scorer in scorers.items() if not isinstance(scorer, AskingScorer)}
+        async with places:
+            found[row["key"]] = dict.fromkeys(scorers, TO_ASK) | await score_with(computed, request_of(row, sample), completion_of(row))
+
+    waiting = []
     for row in rows:
         if row["prompt_set"] not in due:
             continue
@@ -132,14 +147,14 @@ async def _scores(rows: list[dict[str, Any]], due: Due, samples: Mapping[tuple[s
         if sample is None or sample.hash != row["sample_hash"]:
             changed.append(row["sample_id"])
             continue
-        computed = {name: scorer for name, scorer in scorers.items() if not isinstance(scorer, AskingScorer)}
-        found[row["key"]] = dict.fromkeys(scorers, TO_ASK) | await score_with(computed, request_of(row, sample), completion_of(row))
+        waiting.append((row, sample, scorers))
     if changed:
         some = list(dict.fromkeys(changed))
         raise DatasetError(
             f"{len(some)} samples of this run are not in the data any more as they were asked: {', '.join(some[:EXAMPLES])}"
             f"{', …' if len(some) > EXAMPLES else ''} (hint: score them with the data of then, or run again)"
         )
+    await asyncio.gather(*(score(*one) for one in waiting))
     return found
 
 
