@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 from evalrunner.clock import Clock
-from evalrunner.errors import PluginError
+from evalrunner.errors import PluginError, ScorerError
 from evalrunner.records import Completion, Judgement, Message, Request, Score, Timeouts, Verdict
 
 Kind = Literal["clients", "scorers", "loaders", "tools"]
@@ -142,13 +142,23 @@ class ReadsRows(Protocol):
         """Raises ValueError for a row that it cannot score."""
 
 
-class RowScorer:
-    """A scorer with the columns that it reads (None is none) and, if it has one, its check of a row."""
+@runtime_checkable
+class ReadsTarget(Protocol):
+    """A scorer that cannot compare with every target."""
 
-    def __init__(self, score: Scorer, columns: Sequence[str | None], check: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+    def check_target(self, target: str) -> None:
+        """Raises ValueError for one that it cannot compare with."""
+
+
+class RowScorer:
+    """A scorer with the columns that it reads (None is none) and, where it has them, its checks of a row and of a target, which raise what it would."""
+
+    def __init__(
+        self, score: Scorer, columns: Sequence[str | None] = (), check: Callable[[Mapping[str, Any]], object] = bool, target: Callable[[str], object] = bool
+    ) -> None:
         functools.update_wrapper(self, score)
         self._score = score
-        self._check = check
+        self._check, self._target = check, target
         self.columns = tuple(column for column in columns if column is not None)
 
     def __call__(self, request: Request, completion: Completion) -> Score | Awaitable[Score]:
@@ -156,7 +166,11 @@ class RowScorer:
 
     def check(self, data: Mapping[str, Any]) -> None:
         """See `ReadsRows`."""
-        self._check(data)
+        _as_value_error(self._check, data)
+
+    def check_target(self, target: str) -> None:
+        """See `ReadsTarget`."""
+        _as_value_error(self._target, target)
 
 
 @runtime_checkable
@@ -198,6 +212,13 @@ def origin(kind: Kind, name: str) -> str:
     for entry in entry_points(group=f"evalrunner.{kind}", name=name):
         return f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     raise PluginError(f"no {kind.removesuffix('s')} is called {name!r}")
+
+
+def _as_value_error(check: Callable[[Any], object], what: Any) -> None:
+    try:
+        check(what)
+    except ScorerError as error:
+        raise ValueError(str(error)) from None
 
 
 def inner_scorers(kind: object, options: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from evalrunner.errors import ConfigError, DatasetError
 from evalrunner.pipeline import config_of_run
 from evalrunner.plan.config import Config
 from evalrunner.plan.grid import Plan, make_plan
-from evalrunner.plan.prompt_sets import check_scorers
+from evalrunner.plan.prompt_sets import check_columns
 from evalrunner.plugins import AskingScorer, Scorer
 from evalrunner.records import ANSWERED, STILL_TO_COME, Sample, Score
 from evalrunner.results import make_report
@@ -116,7 +116,7 @@ def _samples(plan: Plan, due: Due) -> Mapping[tuple[str, str], Sample]:
     for one in plan.prompt_sets:
         if one.name in due:
             chosen = list(one.data)
-            check_scorers(one, chosen)
+            check_columns(one, chosen)
             samples.update({(one.name, sample.id): sample for sample in chosen})
     return samples
 

@@ -1,7 +1,7 @@
 """Multiple choice: what models write, in English and Chinese, and the letter they mean."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scorers import score
 
@@ -156,6 +156,7 @@ def test_choice_checks_its_letters_and_target():
     assert score(choice(), "B", "(B)").value == 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["answer", " is ", "A", "b", "(", ")", "答案", "选", "**", "\n", ": ", "not ", ", ", "$", "\\boxed{", " "]), max_size=200).map(
         "".join

@@ -71,6 +71,23 @@ def test_a_column_that_is_not_there_is_refused(tmp_path, scorer, told):
     sys.modules.pop("own_scorer", None)
 
 
+@pytest.mark.parametrize(
+    ("scorer", "told"),
+    [
+        ({"choice": {"letters": "WXYZ"}}, "scorer 'choice' of 's': the target 'a' is not one of the letters WXYZ"),
+        ("numeric", "scorer 'numeric' of 's': the target 'a' has no number to compare with"),
+        ({"json": {"field": "x"}}, "scorer 'json' of 's': the target is not JSON: "),
+        ("tool_calls", "scorer 'tool_calls' of 's': the target is not JSON: "),
+        ({"combine": {"scorers": ["exact", "numeric"]}}, "scorer 'combine' of 's': the target 'a' has no number"),
+    ],
+)
+def test_a_target_that_nothing_can_equal_is_refused(tmp_path, scorer, told):
+    """A letter, a number, JSON or calls where the scorer compares with those: otherwise every answer would be paid for and none scored."""
+    with pytest.raises(DatasetError) as refused:
+        plan(tmp_path, scorer).validate()
+    assert f"rows.jsonl:1: {told}" in str(refused.value)
+
+
 @pytest.mark.skipif(why_not() is not None, reason="programs cannot be isolated here")
 @pytest.mark.parametrize(
     ("options", "told"),

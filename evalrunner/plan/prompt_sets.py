@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.refusals import Takers
 from evalrunner.plan.sandbox import nearest
 from evalrunner.plan.tools import Tools
-from evalrunner.plugins import AskingScorer, ReadsRows, Scorer
+from evalrunner.plugins import AskingScorer, ReadsRows, ReadsTarget, Scorer
 from evalrunner.records import Message, Sample
 
 NO_MEDIA: Mapping[str, str] = {}
@@ -71,15 +72,14 @@ def tools_of(prompt_set: PromptSet, sample: Sample) -> list[dict[str, Any]] | No
 
 def validate(prompt_sets: Sequence[PromptSet]) -> None:
     """Render everything once. Raises `DatasetError`: twenty mistakes at most, the same one in many rows as one line."""
-    found = Findings()
+    found = _Findings()
     for prompt_set in prompt_sets:
         seen = array("Q")
         columns = ScorerColumns(prompt_set)
         try:
             for sample in prompt_set.data.samples(found.add):
                 seen.append(id_hash(sample.id))
-                _validate_sample(prompt_set, sample, found)
-                columns.look(sample, found)
+                columns.look(sample, _validate_sample(prompt_set, sample, found), found)
             found.lines += columns.missing()
             found.lines += prompt_set.data.duplicates(seen)
         except DatasetError as error:  # the file itself; what was found in its rows before still counts
@@ -87,33 +87,42 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
     found.finish()
 
 
-def check_scorers(prompt_set: PromptSet, samples: Iterable[Sample]) -> None:
-    """The part of `validate` that is the scorers'. Raises `DatasetError`."""
-    found, columns = Findings(), ScorerColumns(prompt_set)
+def check_columns(prompt_set: PromptSet, samples: Iterable[Sample]) -> None:
+    """That the columns which scorers read are there. Raises `DatasetError`. What one row lacks is no mistake where its answer is already paid for."""
+    columns = ScorerColumns(prompt_set)
     for sample in samples:
-        columns.look(sample, found)
-    found.lines += columns.missing()
-    found.finish()
+        columns.note(sample)
+    if lines := columns.missing():
+        raise DatasetError(*lines)
 
 
 class ScorerColumns:
-    """What the scorers of a prompt set read from the rows themselves."""
+    """What the scorers of a prompt set read from the rows themselves, and whether they can."""
 
     def __init__(self, prompt_set: PromptSet) -> None:
         self._name = prompt_set.name
         self._data = prompt_set.data
         self._scorers = {name: scorer for name, scorer in prompt_set.scorers.items() if isinstance(scorer, ReadsRows)}
+        scorers: Mapping[str, object] = prompt_set.scorers
+        self._targeted = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, ReadsTarget)}
         self._wanted = {column: name for name, scorer in self._scorers.items() for column in scorer.columns}
         self._known: list[str] = []
 
-    def look(self, sample: Sample, found: Findings) -> None:
+    def look(self, sample: Sample, target: str | None, found: _Findings) -> None:
         """Holds one row against the scorers."""
-        self._known = self._known or list(sample.data)
-        for name, scorer in self._scorers.items():
+        self.note(sample)
+        checks: list[tuple[str, Callable[[], None]]] = [(name, partial(scorer.check, sample.data)) for name, scorer in self._scorers.items()]
+        if target is not None:
+            checks += [(name, partial(scorer.check_target, target)) for name, scorer in self._targeted.items()]
+        for name, check in checks:
             try:
-                scorer.check(sample.data)
+                check()
             except ValueError as error:
                 found.add(sample.origin, f"scorer {name!r} of {self._name!r}: {error}")
+
+    def note(self, sample: Sample) -> None:
+        """Which columns there are."""
+        self._known = self._known or list(sample.data)
         for column in [column for column in self._wanted if column in sample.data]:
             del self._wanted[column]
 
@@ -126,7 +135,9 @@ class ScorerColumns:
         ]
 
 
-def _validate_sample(prompt_set: PromptSet, sample: Sample, found: Findings) -> None:
+def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> str | None:
+    """The target, if it has one that can be rendered."""
+    target = None
     for prompt in prompt_set.prompts:
         try:
             messages, _ = _messages(prompt_set, prompt, sample)
@@ -136,7 +147,7 @@ def _validate_sample(prompt_set: PromptSet, sample: Sample, found: Findings) -> 
             for why in prompt_set.takers.unsuited(messages, prompt_set.media):
                 found.add(sample.origin, f"{_of_prompt(prompt_set, prompt)}: {why}")
     try:
-        _target(prompt_set, sample)
+        target = _target(prompt_set, sample)
     except ValueError as error:
         found.add(sample.origin, f"{_of_target(prompt_set)}: {error}")
     try:
@@ -144,6 +155,7 @@ def _validate_sample(prompt_set: PromptSet, sample: Sample, found: Findings) -> 
             prompt_set.tools.of(sample.data)
     except ValueError as error:
         found.add(sample.origin, f"tools of {prompt_set.name!r}: {error}")
+    return target
 
 
 def _messages(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> tuple[list[Message], Mapping[str, str]]:
@@ -168,7 +180,7 @@ def _of_target(prompt_set: PromptSet) -> str:
     return f"target of {prompt_set.name!r}"
 
 
-class Findings:
+class _Findings:
     """Mistakes by row; one that many rows share is told once, with its number."""
 
     def __init__(self) -> None:

@@ -58,15 +58,20 @@ def choice(*, letters: str = "ABCD", choices: str | None = None) -> Scorer:
     reader = _Reader(known)
 
     def score(request: Request, completion: Completion) -> Score:
-        wanted = unicodedata.normalize("NFKC", request.target or "").strip(" \n\t().[]").upper()
-        if wanted not in known or len(wanted) != 1:
-            raise ScorerError(f"the target {request.target!r} is not one of the letters {known}")
+        wanted = _wanted(request.target or "", known)
         found = reader.chosen(_plain(completion.output or ""), _options(request.sample.data, choices))
         if found == wanted:
             return Score(value=1.0)
         return Score(value=0.0, why=f"chose {found}, expected {wanted}" if found else f"no choice found, expected {wanted}")
 
-    return RowScorer(score, [choices], lambda data: _check_options(data, choices))
+    return RowScorer(score, [choices], lambda data: _check_options(data, choices), lambda target: _wanted(target, known))
+
+
+def _wanted(target: str, known: str) -> str:
+    wanted = unicodedata.normalize("NFKC", target).strip(" \n\t().[]").upper()
+    if wanted not in known or len(wanted) != 1:
+        raise ScorerError(f"the target {target!r} is not one of the letters {known}")
+    return wanted
 
 
 def _options(data: Mapping[str, Any], column: str | None) -> list[str]:

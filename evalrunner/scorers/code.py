@@ -50,12 +50,6 @@ def code(
     def named(data: Mapping[str, Any]) -> str:
         return str(data.get(entry_point) or "") if entry_point else ""
 
-    def check(data: Mapping[str, Any]) -> None:
-        try:
-            _tests(data, tests, named(data))
-        except ScorerError as error:
-            raise ValueError(str(error)) from None
-
     async def score(request: Request, completion: Completion) -> Score:
         data = request.sample.data
         name = named(data)
@@ -69,7 +63,7 @@ def code(
         return _score(ended.report, ended.killed, word)
 
     optional = [prompt if prompt != "prompt" else None, entry_point if entry_point != "entry_point" else None]  # HumanEval's may be missing
-    return RowScorer(score, [tests, *optional], check)
+    return RowScorer(score, [tests, *optional], lambda data: _tests(data, tests, named(data)))
 
 
 def programs(text: str, prompt: str, entry_point: str) -> list[str]:

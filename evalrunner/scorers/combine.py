@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from evalrunner.errors import ScorerError, UnaskedError
-from evalrunner.plugins import Ask, AskingScorer, ReadsRows, RowScorer, Scorer, bind, find
+from evalrunner.plugins import Ask, AskingScorer, ReadsRows, ReadsTarget, RowScorer, Scorer, bind, find
 from evalrunner.records import Completion, Request, Score
 
 
@@ -20,6 +20,7 @@ class Combination:
         self._weigh = weigh
         built: list[object] = [part for _, part in parts]
         self._reading = [part for part in built if isinstance(part, ReadsRows)]
+        self._targeted = [part for part in built if isinstance(part, ReadsTarget)]
         self.columns = tuple(column for part in self._reading for column in part.columns)
         self.needs = tuple(asked for part in built if isinstance(part, AskingScorer) for asked in part.needs)
 
@@ -27,6 +28,11 @@ class Combination:
         """Raises ValueError for a row that one of them cannot score."""
         for part in self._reading:
             part.check(data)
+
+    def check_target(self, target: str) -> None:
+        """Raises ValueError for a target that one of them cannot compare with."""
+        for part in self._targeted:
+            part.check_target(target)
 
     def bound(self, ask: Ask, rng: random.Random) -> Scorer:
         """The scorer itself."""
@@ -64,7 +70,7 @@ def combine(*, scorers: list[str | dict[str, Any]], weights: list[float] | None 
     parts = [_built(*inner_scorer(written)) for written in scorers]
     combination = Combination(parts, weigh)
     silent = [(label, part) for label, part in parts if not isinstance(part, AskingScorer)]
-    return combination if combination.needs else RowScorer(combination.of(silent), combination.columns, combination.check)
+    return combination if combination.needs else RowScorer(combination.of(silent), combination.columns, combination.check, combination.check_target)
 
 
 def inner_scorer(written: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -57,10 +57,7 @@ def instructions(
         value = share if level == "instruction" else float(not broken)
         return Score(value=value, why=f"not followed: {', '.join(broken)}" if broken else "")
 
-    def check(data: Mapping[str, Any]) -> None:
-        _of_sample(data, ids, arguments)
-
-    return score if fixed else RowScorer(score, [ids, arguments], check)
+    return score if fixed else RowScorer(score, [ids, arguments], lambda data: _of_sample(data, ids, arguments))
 
 
 def _of_sample(data: Mapping[str, Any], ids: str, arguments: str) -> list[Instruction]:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import regex as re
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 
 LONGEST = 4000
@@ -61,16 +61,20 @@ def numeric(*, tolerance: float = 0.0, relative: bool = False, take: Literal["fi
     allowed = Fraction(str(tolerance))
 
     def score(request: Request, completion: Completion) -> Score:
-        wanted = number(request.target or "")
-        if wanted is None:
-            raise ScorerError(f"the target {request.target!r} has no number to compare with")
+        wanted = _wanted(request.target or "")
         found = number(completion.output or "", take)
         if found is None:
             return Score(value=0.0, why=f"no number in the answer, expected {wanted.text}")
         close = abs(found.value - wanted.value) <= (abs(wanted.value) * allowed if relative else allowed)
         return Score(value=1.0) if close else Score(value=0.0, why=f"found {found.text}, expected {wanted.text}")
 
-    return score
+    return RowScorer(score, target=_wanted)
+
+
+def _wanted(target: str) -> Number:
+    if (wanted := number(target)) is None:
+        raise ScorerError(f"the target {target!r} has no number to compare with")
+    return wanted
 
 
 def number(text: str, take: Literal["first", "last"] = "last") -> Number | None:

@@ -9,7 +9,7 @@ import regex as re
 from referencing import Registry
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 
 FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)```", re.DOTALL)
@@ -36,6 +36,8 @@ def json_(
     # An empty registry: a $ref to an address is an error, never a download.
     validator = jsonschema.Draft202012Validator(schema, registry=Registry()) if schema is not None else None
     fields = [field] if isinstance(field, str) else field
+    if fields == []:
+        raise ValueError("field: names no field")
 
     def score(request: Request, completion: Completion) -> Score:
         try:
@@ -46,14 +48,18 @@ def json_(
             return Score(value=0.0, why=f"{mistake.json_path}: {mistake.message}"[:500])
         if fields is None:
             return Score(value=1.0)
-        try:
-            wanted = parse_json(request.target or "", extract=False)
-        except ValueError as error:
-            raise ScorerError(f"the target is not JSON: {error}") from None
+        wanted = _wanted(request.target or "")
         wrong = [path for path in fields if not _equal(_at(given, path), _at(wanted, path), ignore_case=ignore_case)]
         return Score(value=1.0 - len(wrong) / len(fields), why=f"wrong: {', '.join(wrong)}" if wrong else "")
 
-    return score
+    return RowScorer(score, target=_wanted) if fields else score
+
+
+def _wanted(target: str) -> Any:
+    try:
+        return parse_json(target, extract=False)
+    except ValueError as error:
+        raise ScorerError(f"the target is not JSON: {error}") from None
 
 
 def parse_json(text: str, *, extract: bool) -> Any:
