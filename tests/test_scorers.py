@@ -99,7 +99,7 @@ def test_regex_that_never_ends_is_cut_off():
         score(regex(pattern=r"(.*)(.*)(.*)(.*)(.*)[^a]"), "a" * 2000)
 
 
-@pytest.mark.parametrize("options", [{"pattern": "("}, {"pattern": "a", "group": 1}, {"pattern": "(a)", "group": "name"}])
+@pytest.mark.parametrize("options", [{"pattern": "("}, {"pattern": "a", "group": 1}, {"pattern": "a", "group": -1}, {"pattern": "(a)", "group": "name"}])
 def test_regex_options_are_checked_before_anything_is_sent(options):
     """A pattern that does not compile, or a group it lacks, is refused when the scorer is made."""
     with pytest.raises(ValueError, match=r"pattern|group"):
@@ -133,6 +133,10 @@ SCHEMA = {"type": "object", "required": ["name"], "properties": {"name": {"type"
         ({"field": ["c.0"], "ignore_case": True}, '{"c": ["X"]}', '{"c": ["x"]}', 1),
         ({"field": "gone"}, "{}", "{}", 0),
         ({"field": "yes"}, '{"yes": 1}', '{"yes": true}', 0),
+        ({"field": "yes"}, '{"yes": [1]}', '{"yes": [true]}', 0),
+        ({"field": "c"}, '{"c": [" x", {"y": 1.0}]}', '{"c": ["x", {"y": 1}]}', 1),
+        ({"field": "c", "ignore_case": True}, '{"c": ["X"]}', '{"c": ["x"]}', 1),
+        ({"field": "c"}, '{"c": ["x", "y"]}', '{"c": ["x"]}', 0),
     ],
 )
 def test_json_is_read_checked_and_compared(options, output, target, value):
@@ -142,6 +146,8 @@ def test_json_is_read_checked_and_compared(options, output, target, value):
 
 def test_json_schema_is_checked_before_anything_is_sent_and_never_downloaded():
     """A schema that is none is refused when the scorer is made; a $ref to an address is an error of that answer, not a download."""
+    with pytest.raises(ValueError, match="names no field"):
+        json_(field=[])
     with pytest.raises(ValueError, match="schema"):
         json_(schema={"type": "objekt"})
     with pytest.raises(Exception, match="Unresolvable"):

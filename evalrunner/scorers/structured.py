@@ -111,4 +111,8 @@ def _equal(given: Any, wanted: Any, *, ignore_case: bool) -> bool:
         return a.casefold() == b.casefold() if ignore_case else a == b
     if isinstance(given, bool) or isinstance(wanted, bool):
         return given is wanted
+    if isinstance(given, list) and isinstance(wanted, list):
+        return len(given) == len(wanted) and all(_equal(a, b, ignore_case=ignore_case) for a, b in zip(given, wanted, strict=True))
+    if isinstance(given, dict) and isinstance(wanted, dict):
+        return given.keys() == wanted.keys() and all(_equal(given[name], wanted[name], ignore_case=ignore_case) for name in wanted)
     return bool(given == wanted)

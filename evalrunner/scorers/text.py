@@ -114,7 +114,7 @@ def regex(
         compiled = re.compile(pattern, flags)
     except re.error as error:
         raise ValueError(f"pattern: {error}") from None
-    if group is not None and (group > compiled.groups if isinstance(group, int) else group not in compiled.groupindex):
+    if group is not None and (not 0 <= group <= compiled.groups if isinstance(group, int) else group not in compiled.groupindex):
         raise ValueError(f"group: the pattern has no group {group!r}")
     normalise = normaliser(ignore_case=ignore_case, ignore_punctuation=False, ignore_space=False)
 
