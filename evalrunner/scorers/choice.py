@@ -36,6 +36,7 @@ _CHOSEN = (
     r"(?<!(?:not|n't|never|n’t) )(?<![a-z])(?:choose|chose|pick|select|go with|going with|opt for|settle on|choice is|option is)\s[\s:]*" + _FILLER,
     r"(?<![不勿别未误错筛])选(?:择)?(?:选项|答案)?[\s:]*",
 )
+_CONCLUDED = r"(?:(?<![a-z])(?:so|thus|therefore|hence|it is|it's|i think|i'd say)(?: it is| it's)?(?:,|:)? |(?:所以|因此|故|我认为|我觉得)(?:应该)?是?)"
 _CALLED_CORRECT = (
     r"(?:(?:is|must be)(?: (?:clearly|therefore|thus|indeed))?(?: the)?(?: (?:only|most))? (?:correct|right|best|answer)"
     r"|(?:选项|项)?\s?(?:的?说法)?(?:是|为)?最?(?:正确|对的))"
@@ -48,8 +49,10 @@ def choice(*, letters: str = "ABCD", choices: str | None = None) -> Scorer:
     r"""1 when the letter the answer settles on is the target's, else 0.
 
     What counts, in this order: the last letter said to be the answer ("the answer is (B)", "答案：B", "故选 B", "\boxed{B}"), the last one chosen ("I pick B",
-    "选 B"), a last line that is a letter, a letter that begins the answer ("B. Paris"), the only one called correct, the only one that stands alone. With
-    `choices` (a data column with the options in order) an answer that names exactly one option's text counts too. Who settles on two settles on none.
+    "选 B", "so B."), a last line that is a letter, a letter that begins the answer ("B. Paris"), the only one called correct, the only one that stands
+    alone. With `choices` (a data column with the options in order) an answer that names exactly one option's text counts too. Who settles on two settles
+    on none.
+
     Raises ValueError for fewer than two letters.
     """
     known = letters.upper()
@@ -99,6 +102,7 @@ class _Reader:
         letter = rf"(?<![\p{{Latin}}\d'’])(?P<letter>{one})(?![\p{{Latin}}\d'’+#]|-\w)"
         self._said = self._compiled("|".join(_SAID_TO_BE_THE_ANSWER), letter)
         self._chosen = self._compiled("|".join(_CHOSEN), letter)
+        self._concluded = re.compile(rf"{_CONCLUDED}{_OPEN}{letter}(?={_CLOSE}{_END})", re.IGNORECASE)
         self._last = re.compile(rf"(?:^|\n){_OPEN}{letter}{_CLOSE}[.。]?$")
         self._first = re.compile(
             rf"{_OPEN}(?:(?:option|choice) |选项)?{_OPEN}{letter}{_CLOSE}\s?(?:$|[.:,;、\n]|[-–—] |because\b)|{_OPEN}{letter}\s?[)\]】]", re.IGNORECASE
@@ -107,7 +111,7 @@ class _Reader:
         self._alone = re.compile(letter)
         self._rejected = re.compile(rf"{_REJECTED_BEFORE}{_OPEN}{letter}|{letter}{_CLOSE}\s?{_REJECTED_AFTER}", re.IGNORECASE)
         self._another = re.compile(
-            rf"{_CLOSE}\s?(?:[/&+,、和或与及]|and\b|or\b)\s?(?:and |or )?{_OPEN}{letter}{_CLOSE}(?:\s?(?:and|or)\b|\s?[和或与及/]|{_END})", re.IGNORECASE
+            rf"{_CLOSE}\s?(?:[/&+,、和或与及]|还是|and\b|or\b)\s?(?:and |or )?{_OPEN}{letter}{_CLOSE}(?:\s?(?:and|or)\b|\s?[和或与及/]|{_END})", re.IGNORECASE
         )
         self._label = re.compile(rf"(?:^|\n){_OPEN}{letter}[.):、]")
 
@@ -117,7 +121,7 @@ class _Reader:
 
     def chosen(self, text: str, options: Sequence[str]) -> str | None:
         """The letter `text` settles on, in capitals."""
-        for pattern in (self._said, self._chosen):
+        for pattern in (self._said, self._chosen, self._concluded):
             if matches := [match for match in pattern.finditer(text) if _is_letter(match)]:
                 return None if self._another.match(text, matches[-1].end("letter")) else _letter(matches[-1])
         if match := self._last.search(text):
