@@ -104,7 +104,7 @@ ANSWERS = [
     # more of what models write
     ("Correct answer: **B**\n\n**Explanation:**\n- A: Rome is the capital of Italy.\n- B: Paris is right.\n- C: no.", "B"),
     (
-        "Each option:\n\nA) Rome – incorrect.\nB) Paris – correct.\nC) Oslo – incorrect.\nD) Bern – incorrect.\n\nTherefore, the correct answer is **B) Paris**.",
+        "All:\n\nA) Rome – incorrect.\nB) Paris – correct.\nC) Oslo – incorrect.\nD) Bern – incorrect.\n\nTherefore, the correct answer is **B) Paris**.",
         "B",
     ),
     ("Let's analyze each option:\n\nA) Rome – incorrect.\nB) Paris – correct.\nC) Oslo – incorrect.\nD) Bern – incorrect.\n\nSo B.", "B"),
