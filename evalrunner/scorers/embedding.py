@@ -25,7 +25,8 @@ AT_ONCE = 8
 BATCH = 10
 """Texts in one request: what DashScope takes."""
 REMEMBERED = 1000
-PATIENCE_S = 300.0
+PATIENCE_S = 120.0
+"""Twice the minute by which services count."""
 CAP_S = 30.0
 AGAIN = frozenset({408, 409, 425, 429})
 Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -44,7 +45,7 @@ def embedding(
     """Cosine similarity of answer and target (or the nearest accepted answer), 0 where it is negative; with `threshold`: 1 when it is at least that.
 
     One request of `seconds` at most to `base_url`/embeddings for each answer, beside the run's limits and budget; where the endpoint fails and nothing has
-    come from it for five minutes, the score is null. `api_key` is a reference to an environment variable. Raises ValueError for a key that is written out
+    come from it for two minutes, the score is null. `api_key` is a reference to an environment variable. Raises ValueError for a key that is written out
     or not set, and an address that is none.
     """
     if not re.match(r"https?://[^/\s]", base_url):
