@@ -302,3 +302,13 @@ def test_the_key_of_a_scorer_is_a_secret_of_the_run(monkeypatch, tmp_path):
     assert "sk-very-secret" in plan.secrets()
     assert "${EMBEDDING_KEY}" in str(plan.describe())
     assert "sk-very-secret" not in str(plan.describe())
+
+
+def test_a_part_that_compares_needs_a_target(tmp_path):
+    """Without a target every answer would be paid for and the whole scored null: told at the part's place."""
+    (tmp_path / "c.yaml").write_text(
+        (CONFIG % ("includes", "how: min")).replace('    target: "{{ q }}"\n', "").replace("      - exact\n      - combine", "      - combine")
+    )
+    with pytest.raises(ConfigError, match="compares with the target") as refused:
+        load_config(tmp_path / "c.yaml")
+    assert "prompt_sets[0].scorers[0].combine.scorers[1]: includes compares with the target, and there is none (hint: add target:)" in str(refused.value)
