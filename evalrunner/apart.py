@@ -117,6 +117,7 @@ def apart(plugin: Literal["scorers", "tools"], name: str, options: Mapping[str, 
 
 def is_async(function: Any) -> bool:
     """Whether a call gives something to await, as far as can be told before it."""
+    function = inspect.unwrap(function)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - the method is looked at
 
 

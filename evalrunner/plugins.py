@@ -7,6 +7,7 @@ A name is a built-in (the tables of strings below, imported on use), an entry po
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import random
@@ -19,7 +20,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 from evalrunner.clock import Clock
-from evalrunner.errors import PluginError
+from evalrunner.errors import PluginError, ScorerError
 from evalrunner.records import Completion, Judgement, Message, Request, Score, Timeouts, Verdict
 
 Kind = Literal["clients", "scorers", "loaders", "tools"]
@@ -48,7 +49,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "instructions": "evalrunner.scorers.instructions:instructions",
         "judge": "evalrunner.scorers.judge:judge",
         "latency": "evalrunner.scorers.service:latency",
-        "numeric": "evalrunner.scorers.structured:numeric",
+        "numeric": "evalrunner.scorers.numeric:numeric",
         "json": "evalrunner.scorers.structured:json_",
         "tool_calls": "evalrunner.scorers.tool_calls:tool_calls",
     },
@@ -130,12 +131,8 @@ has no answer; a reply that `read` did not understand is a judgement without a s
 
 
 @runtime_checkable
-class AskingScorer(Protocol):
-    """A scorer that asks models. Its factory returns one of these in place of a function; the run makes the function of it with `bound`."""
-
-    @property
-    def needs(self) -> Sequence[AskedModel]:
-        """Every model that it asks."""
+class ReadsRows(Protocol):
+    """A scorer that reads the data itself, and can be held against it before anything is sent."""
 
     @property
     def columns(self) -> Sequence[str]:
@@ -143,6 +140,46 @@ class AskingScorer(Protocol):
 
     def check(self, data: Mapping[str, Any]) -> None:
         """Raises ValueError for a row that it cannot score."""
+
+
+@runtime_checkable
+class ReadsTarget(Protocol):
+    """A scorer that cannot compare with every target."""
+
+    def check_target(self, target: str) -> None:
+        """Raises ValueError for one that it cannot compare with."""
+
+
+class RowScorer:
+    """A scorer with the columns that it reads (None is none) and, where it has them, its checks of a row and of a target, which raise what it would."""
+
+    def __init__(
+        self, score: Scorer, columns: Sequence[str | None] = (), check: Callable[[Mapping[str, Any]], object] = bool, target: Callable[[str], object] = bool
+    ) -> None:
+        functools.update_wrapper(self, score)
+        self._score = score
+        self._check, self._target = check, target
+        self.columns = tuple(column for column in columns if column is not None)
+
+    def __call__(self, request: Request, completion: Completion) -> Score | Awaitable[Score]:
+        return self._score(request, completion)
+
+    def check(self, data: Mapping[str, Any]) -> None:
+        """See `ReadsRows`."""
+        _as_value_error(self._check, data)
+
+    def check_target(self, target: str) -> None:
+        """See `ReadsTarget`."""
+        _as_value_error(self._target, target)
+
+
+@runtime_checkable
+class AskingScorer(ReadsRows, Protocol):
+    """A scorer that asks models. Its factory returns one of these in place of a function; the run makes the function of it with `bound`."""
+
+    @property
+    def needs(self) -> Sequence[AskedModel]:
+        """Every model that it asks."""
 
     def bound(self, ask: Ask, rng: random.Random) -> Scorer:
         """The scorer itself. `rng` is for what no answer may foresee."""
@@ -175,6 +212,13 @@ def origin(kind: Kind, name: str) -> str:
     for entry in entry_points(group=f"evalrunner.{kind}", name=name):
         return f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     raise PluginError(f"no {kind.removesuffix('s')} is called {name!r}")
+
+
+def _as_value_error(check: Callable[[Any], object], what: Any) -> None:
+    try:
+        check(what)
+    except ScorerError as error:
+        raise ValueError(str(error)) from None
 
 
 def inner_scorers(kind: object, options: Mapping[str, Any]) -> Any:

@@ -7,7 +7,6 @@ a `resume`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +14,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from evalrunner.apart import is_async
 from evalrunner.decisions import check_baseline
 from evalrunner.engine.scoring import score_with
 from evalrunner.errors import ConfigError, DatasetError
 from evalrunner.pipeline import concluded_later, config_of_run
 from evalrunner.plan.config import Config
 from evalrunner.plan.grid import Gold, Place, Plan, make_plan
-from evalrunner.plan.prompt_sets import target_of
+from evalrunner.plan.prompt_sets import check_columns, target_of
 from evalrunner.plugins import AskingScorer, Scorer
 from evalrunner.records import ANSWERED, STILL_TO_COME, Price, Score
 from evalrunner.results import Run
+from evalrunner.scorers.combine import Combination, judges_in
 from evalrunner.scorers.judge import Judge
 from evalrunner.store.answers import Change, Corrected, NewConfig, StoredAnswers, completion_of, request_of, stored_answers
 from evalrunner.store.manifest import with_scorers_of
@@ -32,6 +33,8 @@ from evalrunner.store.redact import Redactor
 from evalrunner.store.run_dir import read_judgements
 
 EXAMPLES = 5
+AT_ONCE = 16
+"""Rows scored side by side: some scorers wait."""
 TO_ASK = Score(value=None, why=f"{STILL_TO_COME}its judge was not asked yet")
 WHERE = ("key", "prompt_set", "sample_id", "outcome")
 
@@ -74,7 +77,7 @@ def rescore(path: Path, config: Config | None = None, *, again: bool = False) ->
             _check_the_same(plan, stored, {})
         in_force = bool(work.then or work.asking)
         if work.wanted or work.then or work.labels:
-            scores = {file: asyncio.run(work.scores(file)) for file in stored.files}
+            scores = asyncio.run(work.scores())
             stored.rescore(
                 Change(
                     plan=with_scorers_of(stored.manifest.plan, plan.describe()) if in_force else _described(stored.manifest.plan, plan),
@@ -147,6 +150,7 @@ class _Work:
         due, changed = _due(self._plan, self._stored.manifest.plan, again=again), []
         failed = {(one["key"], one["scorer"]) for one in judgements if one["outcome"] not in ANSWERED}
         labels: dict[tuple[str, str], set[float | None]] = {}
+        scored: set[str] = set()
         for one in judgements:
             labels.setdefault((one["key"], one["scorer"]), set()).add(one["label"])
         names = [*WHERE, "sample_hash", *(f"score_{name}{end}" for name in self.scorers for end in ("", "_why"))]
@@ -161,9 +165,12 @@ class _Work:
             ]
             if lacks:
                 self.wanted[row["key"]] = lacks
+                scored.add(row["prompt_set"])
             if not self._as_asked(row, gone=not lacks):
                 changed.append(row["sample_id"])
             self._compare_labels(row, labels)
+        for name in scored:
+            check_columns(self._sets[name], [sample for (prompt_set, _), sample in self._samples.items() if prompt_set == name])
         if changed:
             raise DatasetError(
                 f"{len(set(changed))} samples of this run are not in the data any more as they were asked: {_some(changed)} (hint: only what neither "
@@ -178,14 +185,24 @@ class _Work:
     def _compare_labels(self, row: Row, labels: Mapping[tuple[str, str], set[float | None]]) -> None:
         sample = self._samples.get((row["prompt_set"], row["sample_id"]))
         for name, scorer in self._sets[row["prompt_set"]].scorers.items():
-            if isinstance(scorer, Judge) and (row["key"], name) in labels and sample is not None:
-                label = scorer.label_of(row["key"], sample.data)
+            judges = list(judges_in(scorer))
+            if len(judges) == 1 and (row["key"], name) in labels and sample is not None:  # of several in a combination, the books do not say which is which
+                label = judges[0].label_of(row["key"], sample.data)
                 if label is not None and labels[row["key"], name] != {label}:
                     self.labels.setdefault(name, {})[row["key"]] = label
 
-    async def scores(self, file: str) -> Scores:
-        """Key -> new scores, of the answers in `file`."""
-        return {row["key"]: await self._scored(row) for row in self._stored.rows(file) if row["key"] in self.wanted}
+    async def scores(self) -> dict[str, Scores]:
+        """File -> key -> new scores."""
+        return {file: await self._scores(file) for file in self._stored.files}
+
+    async def _scores(self, file: str) -> Scores:
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def scored(row: Row) -> tuple[str, dict[str, Score]]:
+            async with places:
+                return row["key"], await self._scored(row)
+
+        return dict(await asyncio.gather(*(scored(row) for row in self._stored.rows(file) if row["key"] in self.wanted)))
 
     async def _scored(self, row: Row) -> dict[str, Score]:
         place, names = (row["prompt_set"], row["sample_id"]), self.wanted[row["key"]]
@@ -211,7 +228,7 @@ class _Work:
         if row["key"] not in self.corrected:
             return False
         place = row["prompt_set"], row["sample_id"]
-        if not isinstance(scorer, AskingScorer) or self.then[place].target != self._targets[place]:
+        if not isinstance(scorer, AskingScorer) or isinstance(scorer, Combination) or self.then[place].target != self._targets[place]:
             return True
         return bool({*scorer.columns} - ({scorer.calibration.label} if isinstance(scorer, Judge) else set()))
 
@@ -254,7 +271,11 @@ def _lacks(row: Row, name: str, scorer: Scorer | AskingScorer, failed: bool) -> 
     why = row.get(f"score_{name}_why")
     if row.get(f"score_{name}") is not None or (why or "").startswith(STILL_TO_COME):
         return False
-    return not why or failed or inspect.iscoroutinefunction(scorer)
+    return not why or failed or _waits(scorer)
+
+
+def _waits(scorer: Scorer | AskingScorer) -> bool:
+    return any(_waits(part) for _, part in scorer.parts) if isinstance(scorer, Combination) else is_async(scorer)
 
 
 def _check_the_same(plan: Plan, stored: StoredAnswers, then: Mapping[Place, Gold]) -> None:

@@ -241,6 +241,48 @@ def test_columns_are_checked_against_the_data(tmp_path, option, problem):
     assert problem in str(told.value)
 
 
+COMBINED = "combine: {scorers: [exact, judge: {%s}], how: %s}"
+
+
+async def test_a_judge_may_be_a_part_of_a_combination(tmp_path):
+    """`combine` with a judge asks it for every answer through the same books, and the score is that of both."""
+    config = write(tmp_path, accuracy="1.0")
+    config.write_text(config.read_text().replace(f"judge: {{{JUDGE}}}", COMBINED % (JUDGE, "min")))
+    done = await run(load_config(config), tmp_path / "run", QUIET)
+    results = done.results()
+    assert done.exit_code == 0
+    assert (results["score_combine"] == results["score_exact"]).all()
+    assert set(results["score_exact"]) == {0, 1}
+    assert results["score_combine_why"].str.contains("judge").any()
+    assert Counter(done.judgements()["scorer"]) == {"combine": SAMPLES}
+
+
+async def test_a_combination_whose_judge_was_not_asked_is_still_to_come(tmp_path):
+    """Where the judge's account refuses, the whole score waits for `resume`; it is no null for ever."""
+    config = write(tmp_path)
+    text = config.read_text().replace("providers:\n", "providers:\n  other: {kind: simulator, options: {unauthorised: [x]}, api_key: '${OTHER_KEY}'}\n")
+    config.write_text(text.replace(f"judge: {{{JUDGE}}}", COMBINED % (JUDGE.replace("simulator", "other"), "mean")))
+    done = await run(load_config(config, environ={"OTHER_KEY": "x"}), tmp_path / "run", QUIET)
+    assert done.exit_code == 4
+    assert done.results()["score_combine_why"].str.startswith(STILL_TO_COME).all()
+
+
+@pytest.mark.parametrize(
+    ("judge", "problem"),
+    [
+        ("model: qwen-max, provider: simulatr, rubric: x", "combine.scorers[1].judge.provider: no provider is called 'simulatr'"),
+        (f"{JUDGE}, params: {{temperature: [0, 1]}}", "combine.scorers[1].judge.params.temperature: a judge has one value"),
+    ],
+)
+def test_a_mistake_of_a_judge_in_a_combination_is_told_at_its_place(tmp_path, judge, problem):
+    """The path leads into the combination."""
+    config = write(tmp_path)
+    config.write_text(config.read_text().replace(f"judge: {{{JUDGE}}}", COMBINED % (judge, "min")))
+    with pytest.raises(ConfigError) as told:
+        load_config(config)
+    assert problem in str(told.value)
+
+
 def test_a_judge_needs_a_price_where_there_is_a_budget_in_money(tmp_path):
     """A judge of unknown price could spend past it."""
     config = write(tmp_path)

@@ -106,6 +106,19 @@ def test_a_judge_that_comes_later_finds_the_labels_there(bench):
     assert len(run.judgements()) == 4 * SAMPLES
 
 
+def test_labels_reach_a_judge_in_a_combination(bench):
+    """Its agreement with people is found as that of any other, and nobody is asked again."""
+    combined = "scorers: [exact, {combine: {scorers: [exact, {judge: {model: qwen-max, provider: simulator, rubric: Is it right?%s}}]}}]\n"
+    bench.run(scorers=combined % "")
+    asked = er.open_run(bench.path).judgements()
+    bench.label(right)
+    assert main(["rescore", str(bench.path), bench.config(scorers=combined % LABELS)]) == 0
+    after = er.open_run(bench.path)
+    assert list(after.judgements()["id"]) == list(asked["id"])
+    found = after.summary().judges[0].calibration
+    assert (found.n, found.share) == (4 * SAMPLES, 1)
+
+
 def test_labels_are_not_carried_to_other_answers(bench):
     """The same config run again has the same keys and other answers: labels of the first run say nothing about those."""
     bench.run()

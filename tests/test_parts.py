@@ -123,11 +123,18 @@ def test_attempts_have_rows_of_their_own() -> None:
     assert (second["attempt"], second["key"], second["cache_write_tokens"], second["raw"]) == (2, request.key, 7, None)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.1, 1, True, 1e-300])
-def test_a_score_is_kept_as_it_is(value: float) -> None:
-    """Also where JSON has no word for it."""
-    stored = result(make_record(make_request(), scores={"exact": Score(value=value)}))["score_exact"]
-    assert stored == value or (math.isnan(stored) and math.isnan(value))
+@pytest.mark.parametrize(("value", "kept"), [(0.1, 0.1), (1, 1), (True, 1), (1e-300, 1e-300), (1 + 1e-15, 1), (-1e-15, 0)])
+def test_a_score_is_kept_as_it_is(value: float, kept: float) -> None:
+    """What is from 0 to 1, give or take a float's rounding."""
+    assert result(make_record(make_request(), scores={"exact": Score(value=value)}))["score_exact"] == kept
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 5, -0.1, 1.001])
+def test_a_score_that_is_not_from_0_to_1_is_null_with_a_reason(value: float) -> None:
+    """A scorer that counts from 1 to 5 makes no 500 %: its scores are missing, and say why."""
+    row = result(make_record(make_request(), scores={"exact": Score(value=value, why="good")}))
+    assert row["score_exact"] is None
+    assert row["score_exact_why"] == f"the scorer gave {value:g}, which is not from 0 to 1 (good)"
 
 
 def test_a_score_that_is_no_number_is_null_with_a_reason() -> None:

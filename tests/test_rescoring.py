@@ -169,12 +169,12 @@ class Embeddings(ThreadingHTTPServer):
 
 class EmbeddingsReply(BaseHTTPRequestHandler):
     def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
+        texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
         self.server.asked += 1
         well = self.server.asked <= self.server.served
-        vectors = {"data": [{"index": index, "embedding": [1.0, 0.0]} for index in (0, 1)]} if well else {"error": "too many"}
+        vectors = {"data": [{"index": index, "embedding": [1.0, 0.0]} for index in range(len(texts))]} if well else {"error": "no credit"}
         body = json.dumps(vectors).encode()
-        self.send_response(200 if well else 429)
+        self.send_response(200 if well else 402)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -184,7 +184,7 @@ class EmbeddingsReply(BaseHTTPRequestHandler):
 
 
 def test_what_an_endpoint_refused_is_asked_again_and_nothing_else(bench, capsys):
-    """Scores that are null because an embedding endpoint answered 429 are computed by the next `rescore`: one question for each, none for the others."""
+    """Scores that are null because an embedding endpoint refused (402) are computed by the next `rescore`: one question for each, none for the others."""
     with Embeddings(served=100) as endpoint:
         run = bench.run(f"[numeric, {endpoint.scorer}]", faults="[]")
         assert er.open_run(run).results()["score_embedding"].isna().sum() == 20
@@ -292,3 +292,11 @@ def test_thousands_of_rows_take_seconds(bench):
     assert main(["rescore", str(run), bench.config("[exact]", "new")]) == 0
     assert time.perf_counter() - began < 10
     assert er.open_run(run).results(["score_exact"]).notna().all(axis=None)
+
+
+def test_a_column_that_is_not_there_scores_nothing(bench, capsys):
+    """`rescore` looks for the columns of its scorers as `run` does, and leaves the run as it was where one is missing."""
+    run = bench.run()
+    assert main(["rescore", run, bench.config("[numeric, exact: {accept: answr}]", "new")]) == 2
+    assert "no row has a field called 'answr' (hint: did you mean 'answer'?)" in capsys.readouterr().err
+    assert "score_exact" not in er.open_run(run).results()

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from evalrunner.errors import ScorerError
 from evalrunner.records import Cell, Completion, Model, Request, Sample, Timing
-from evalrunner.scorers.structured import json_, numbers, numeric, parse_json
+from evalrunner.scorers.numeric import numeric
+from evalrunner.scorers.structured import json_, parse_json
 from evalrunner.scorers.text import exact, includes, regex
 
 CELL = Cell(prompt_set="s", prompt="p", model=Model(name="m", id="m", provider="x"), params={}, stream=False)
@@ -48,6 +49,18 @@ def test_exact_compares_the_whole_answer(options, output, target, value):
         ({}, "答案是北京。", "北京", 1),
         ({}, "是北京NBA", "北京", 1),
         ({}, "costs $5.", "$5", 1),
+        ({}, "it is 12.5 m", "12", 0),
+        ({}, "it is 12.5 m", "5", 0),
+        ({}, "it is 12.", "12", 1),
+        ({}, "1,200 people", "200", 0),
+        ({}, "1,200 people", "1", 0),
+        ({}, "1,200 people", "1,200", 1),
+        ({}, "1,2,3", "2", 1),
+        ({}, "который", "кот", 0),
+        ({}, "это кот.", "Кот", 1),
+        ({}, "καλημέρα", "καλή", 0),
+        ({}, "수도는 서울입니다", "서울", 1),
+        ({}, "首都は東京です", "東京", 1),
         ({"ignore_case": False}, "paris", "Paris", 0),
         ({}, "", "Paris", 0),
         ({}, "anything", "", 0),
@@ -86,58 +99,11 @@ def test_regex_that_never_ends_is_cut_off():
         score(regex(pattern=r"(.*)(.*)(.*)(.*)(.*)[^a]"), "a" * 2000)
 
 
-@pytest.mark.parametrize("options", [{"pattern": "("}, {"pattern": "a", "group": 1}, {"pattern": "(a)", "group": "name"}])
+@pytest.mark.parametrize("options", [{"pattern": "("}, {"pattern": "a", "group": 1}, {"pattern": "a", "group": -1}, {"pattern": "(a)", "group": "name"}])
 def test_regex_options_are_checked_before_anything_is_sent(options):
     """A pattern that does not compile, or a group it lacks, is refused when the scorer is made."""
     with pytest.raises(ValueError, match=r"pattern|group"):
         regex(**options)
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("1,234.50 or -7", ["1234.50", "-7"]),
-        ("$18.", ["18"]),
-        ("3-4 and 10−5", ["3", "4", "10", "5"]),
-        ("x = -5; y=+2", ["-5", "+2"]),
-        ("１，０００元", ["1000"]),
-        ("1,23,4", ["1", "23", "4"]),
-        ("in 2024,2025", ["2024", "2025"]),
-        (".5 and 1e3", [".5", "1e3"]),
-        ("v1.2.3", ["1.2"]),
-        ("none", []),
-    ],
-)
-def test_numbers_are_read_as_people_write_them(text, found):
-    """Thousands commas, full-width digits, dashes that are not minus signs, trailing full stops."""
-    assert numbers(text) == found
-
-
-@pytest.mark.parametrize(
-    ("options", "output", "target", "value"),
-    [
-        ({}, "16 - 3 - 4 = 9, so 9 * 2 = $18.00", "... #### 18", 1),
-        ({}, "18 eggs, or 19", "18", 0),
-        ({"take": "first"}, "18 eggs, or 19", "18", 1),
-        ({"tolerance": 0.5}, "3.6", "4", 1),
-        ({"tolerance": 0.01, "relative": True}, "1009", "1,000", 1),
-        ({"tolerance": 0.01, "relative": True}, "1011", "1,000", 0),
-        ({}, "0.1", "0.10", 1),
-        ({}, "1e9999", "1", 0),
-        ({}, "no idea", "1", 0),
-    ],
-)
-def test_numeric_compares_the_last_number(options, output, target, value):
-    """numeric: exact decimal arithmetic within the tolerance, absolute or as a share of the target."""
-    assert score(numeric(**options), output, target).value == value
-
-
-def test_numeric_needs_a_number_to_compare_with():
-    """A target without a number is a null score with the reason; a negative tolerance is refused at once."""
-    with pytest.raises(ScorerError, match="no number"):
-        score(numeric(), "1", "one")
-    with pytest.raises(ValueError, match="tolerance"):
-        numeric(tolerance=-1)
 
 
 @given(st.text())
@@ -145,12 +111,6 @@ def test_no_answer_can_break_a_scorer(output):
     """Whatever a model writes, every scorer gives 0 or 1."""
     for scorer in (exact(), includes(), regex(pattern="a+b"), numeric(), json_()):
         assert score(scorer, output, "1").value in (0, 1)
-
-
-@given(st.integers(-(10**12), 10**12))
-def test_any_integer_is_read_back(number):
-    """A number written with thousands commas is found again, sign and all."""
-    assert score(numeric(), f"the answer is {number:,}", str(number)).value == 1
 
 
 SCHEMA = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
@@ -173,6 +133,10 @@ SCHEMA = {"type": "object", "required": ["name"], "properties": {"name": {"type"
         ({"field": ["c.0"], "ignore_case": True}, '{"c": ["X"]}', '{"c": ["x"]}', 1),
         ({"field": "gone"}, "{}", "{}", 0),
         ({"field": "yes"}, '{"yes": 1}', '{"yes": true}', 0),
+        ({"field": "yes"}, '{"yes": [1]}', '{"yes": [true]}', 0),
+        ({"field": "c"}, '{"c": [" x", {"y": 1.0}]}', '{"c": ["x", {"y": 1}]}', 1),
+        ({"field": "c", "ignore_case": True}, '{"c": ["X"]}', '{"c": ["x"]}', 1),
+        ({"field": "c"}, '{"c": ["x", "y"]}', '{"c": ["x"]}', 0),
     ],
 )
 def test_json_is_read_checked_and_compared(options, output, target, value):
@@ -182,6 +146,8 @@ def test_json_is_read_checked_and_compared(options, output, target, value):
 
 def test_json_schema_is_checked_before_anything_is_sent_and_never_downloaded():
     """A schema that is none is refused when the scorer is made; a $ref to an address is an error of that answer, not a download."""
+    with pytest.raises(ValueError, match="names no field"):
+        json_(field=[])
     with pytest.raises(ValueError, match="schema"):
         json_(schema={"type": "objekt"})
     with pytest.raises(Exception, match="Unresolvable"):

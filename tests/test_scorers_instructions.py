@@ -20,6 +20,9 @@ CASES = [
     ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "less than"}, "一句话。", "一句。两句。"),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a\n***\nb", "a\n\nb"),
     ("length_constraints:number_words", {"num_words": 3, "relation": "at least"}, "one two three", "one two"),
+    ("length_constraints:number_words", {"num_words": 6, "relation": "less than"}, "今天有雨。", "今天天气很好。"),
+    ("keywords:forbidden_words", {"forbidden_words": ["坏"]}, "很好", "很坏的天气"),
+    ("length_constraints:nth_paragraph_first_word", {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "今天"}, "今天有雨", "明天有雨"),
     ("length_constraints:nth_paragraph_first_word", {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "week"}, "a\n\nWeek, b", "week a\n\nb"),
     ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name] [age]", "[name]"),
     ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "x\nP.P.S. y", "x p.p.s is inside"),
@@ -86,3 +89,31 @@ async def test_an_answer_that_takes_a_pattern_for_ever_has_no_score(check, text)
     """A model may write anything, also what our own patterns would backtrack over for hours: they are cut off after a second."""
     scorer = instructions(checks=[{"id": check}])
     assert (await score_with({"mine": scorer}, make_request(), make_completion(text)))["mine"].why == "the scorer failed: TimeoutError: regex timed out"
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        ({"id": "length_constraints:number_words", "num_words": "many"}, "number_words: num_words: input should be a valid integer"),
+        ({"id": "length_constraints:number_words", "num_words": -1}, "greater than or equal to 0"),
+        ({"id": "length_constraints:number_words", "relation": "at mst"}, "relation: input should be 'at least' or 'less than'"),
+        ({"id": "keywords:existence", "keywords": "sun"}, "keywords: input should be a valid list"),
+        ({"id": "keywords:existence"}, "keywords: field required"),
+        ({"id": "language:response_language", "language": "german"}, "language: string should match"),
+        ({"id": 7}, "no instruction is called 7"),
+    ],
+)
+def test_arguments_have_kinds(check, told):
+    """An argument of the wrong kind, a relation that is none, or one that is missing is refused, in the config and in a row of the data."""
+    with pytest.raises(ValueError, match=told):
+        instructions(checks=[check])
+    name, arguments = check["id"], {key: value for key, value in check.items() if key != "id"}
+    with pytest.raises(ValueError, match=told):
+        instructions().check({"instruction_id_list": [name], "kwargs": [arguments]})
+
+
+def test_numbers_of_a_table_may_be_floats():
+    """A Parquet or CSV file may hold 2.0 or "2" where 2 is meant."""
+    for number in (2.0, "2"):
+        row = {"instruction_id_list": ["detectable_format:number_bullet_lists"], "kwargs": [{"num_bullets": number}]}
+        assert score(instructions(), "* a\n* b", **row).value == 1

@@ -1,7 +1,10 @@
 """Scorers beside the text ones: latency, cost, embedding similarity, and several as one."""
 
+import asyncio
+import random
+
 import pytest
-from scripted_server import answer, chunked, scripted
+from scripted_server import RST, answer, chunked, scripted
 from simulated import simulated
 
 from evalrunner.errors import ConfigError, PluginError, ScorerError
@@ -9,7 +12,7 @@ from evalrunner.plan.config import load_config
 from evalrunner.plan.grid import make_plan
 from evalrunner.records import Cell, Completion, Model, Price, PriceTier, Request, Sample, Timing, Usage
 from evalrunner.scorers.combine import combine
-from evalrunner.scorers.embedding import embedding
+from evalrunner.scorers.embedding import AT_ONCE, CAP_S, PATIENCE_S, Endpoint, embedding
 from evalrunner.scorers.service import cost, latency
 
 PRICE = Price(currency="CNY", tiers=(PriceTier(input=2.0, output=6.0),))
@@ -178,17 +181,107 @@ async def test_an_embedding_that_fails_is_a_null_score_without_the_key(monkeypat
     assert "sk-very-secret" not in str(failed.value)
 
 
-async def test_an_embedding_that_trickles_is_cut_off():
+class Ticking:
+    """A clock that sleeps at once, and adds it up."""
+
+    def __init__(self):
+        self.slept = []
+
+    def now_ns(self):
+        return int(sum(self.slept) * 1e9) + 1
+
+    def wall_us(self, ns):
+        return ns // 1000
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+
+
+def vectors(*rows):
+    return answer({"data": [{"index": number, "embedding": row} for number, row in enumerate(rows)]})
+
+
+def endpoint(url, clock, seconds=5):
+    return Endpoint(f"{url}/embeddings", "e", None, seconds, clock, random.Random(1))
+
+
+async def test_an_embedding_that_trickles_is_cut_off_and_asked_for_again():
     """`seconds` is for the whole answer: a byte now and then does not prolong it."""
-    async with scripted(chunked(*[step for _ in range(200) for step in (b" ", 0.02)])) as server:
-        with pytest.raises(ScorerError, match=r"no answer within 0\.2 s"):
-            await embedding(model="e", base_url=server.url, seconds=0.2)(request("a"), completion("b"))
+    clock = Ticking()
+    async with scripted(chunked(*[step for _ in range(200) for step in (b" ", 0.02)]), vectors([1, 0], [0, 1])) as server:
+        assert [list(one) for one in await endpoint(server.url, clock, seconds=0.2).vectors(["a", "b"])] == [[1, 0], [0, 1]]
+    assert len(clock.slept) == 1
 
 
-async def test_an_endpoint_that_is_not_there_is_a_null_score():
-    """No connection, no score."""
+async def test_an_endpoint_that_is_not_there_is_a_null_score_after_a_while():
+    """No connection, no score; the endpoint is asked for two minutes before the first answer goes without, and the next ones do not wait again."""
+    clock = Ticking()
+    nowhere = endpoint("http://127.0.0.1:1/v1", clock)
+    with pytest.raises(ScorerError, match=r"no embedding: ConnectError: .*\(asked \d+ times\)"):
+        await nowhere.vectors(["a", "b"])
+    assert PATIENCE_S - CAP_S < sum(clock.slept) <= PATIENCE_S
     with pytest.raises(ScorerError, match="no embedding: ConnectError"):
-        await embedding(model="e", base_url="http://127.0.0.1:1/v1")(request("a"), completion("b"))
+        await nowhere.vectors(["a", "b"])
+    assert sum(clock.slept) <= PATIENCE_S
+
+
+async def test_what_can_be_asked_again_is_asked_again():
+    """A 429 (after the time it names), a 5xx and a broken connection cost time and no score."""
+    clock = Ticking()
+    busy = [answer("{}", 429, {"retry-after": "7"}), answer("{}", 503), [RST], vectors([1, 0], [0, 1])]
+    async with scripted(*busy) as server:
+        assert [list(one) for one in await endpoint(server.url, clock).vectors(["a", "b"])] == [[1, 0], [0, 1]]
+    assert clock.slept[0] == 7
+    assert len(clock.slept) == 3
+
+
+async def test_what_is_refused_is_not_asked_again():
+    """A wrong key or model stays wrong, and a wait longer than the patience is not waited for."""
+    for reply in (answer("{}", 400), answer("{}", 429, {"retry-after": "3600"})):
+        clock = Ticking()
+        async with scripted(reply) as server:
+            with pytest.raises(ScorerError, match="HTTP 4"):
+                await endpoint(server.url, clock).vectors(["a", "b"])
+        assert clock.slept == []
+
+
+async def test_a_target_is_embedded_once_and_many_in_batches():
+    """The same target is not asked for in every cell and trial; what the service takes at most is sent at once."""
+    sizes = []
+
+    def reply(received):
+        sizes.append(len(received.json["input"]))
+        return vectors(*([1.0, float(len(text))] for text in received.json["input"]))
+
+    async with scripted(reply, repeat=True) as server:
+        asked = endpoint(server.url, Ticking())
+        assert [list(one) for one in await asked.vectors(["a", "bb"])] == [[1, 1], [1, 2]]
+        assert [list(one) for one in await asked.vectors(["aaa", "bb"])] == [[1, 3], [1, 2]]
+        await asked.vectors([str(number) for number in range(23)])
+    assert sizes == [2, 1, 10, 10, 3]
+
+
+async def test_no_more_than_a_few_requests_are_under_way_at_once():
+    """However many answers come, the endpoint sees at most eight of them at a time."""
+    go, finished, most = asyncio.Event(), 0, 0
+
+    def reply(_):
+        nonlocal most
+        most = max(most, len(server.requests) - finished)
+        return [go, *vectors([1, 0], [1, 0])]
+
+    async def asking(number):
+        nonlocal finished
+        await asked.vectors([str(number), f"target {number}"])
+        finished += 1
+
+    async with scripted(reply, repeat=True) as server:
+        asked = endpoint(server.url, Ticking())
+        tasks = [asyncio.create_task(asking(number)) for number in range(30)]
+        await server.received(AT_ONCE)
+        go.set()
+        await asyncio.gather(*tasks)
+    assert most == AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -217,3 +310,13 @@ def test_the_key_of_a_scorer_is_a_secret_of_the_run(monkeypatch, tmp_path):
     assert "sk-very-secret" in plan.secrets()
     assert "${EMBEDDING_KEY}" in str(plan.describe())
     assert "sk-very-secret" not in str(plan.describe())
+
+
+def test_a_part_that_compares_needs_a_target(tmp_path):
+    """Without a target every answer would be paid for and the whole scored null: told at the part's place."""
+    (tmp_path / "c.yaml").write_text(
+        (CONFIG % ("includes", "how: min")).replace('    target: "{{ q }}"\n', "").replace("      - exact\n      - combine", "      - combine")
+    )
+    with pytest.raises(ConfigError, match="compares with the target") as refused:
+        load_config(tmp_path / "c.yaml")
+    assert "prompt_sets[0].scorers[0].combine.scorers[1]: includes compares with the target, and there is none (hint: add target:)" in str(refused.value)

@@ -1,4 +1,4 @@
-"""Multiple choice and the scorers of wording."""
+"""The scorers of wording."""
 
 import pytest
 from hypothesis import given
@@ -6,37 +6,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from test_scorers import score
 
-from evalrunner.errors import ScorerError
-from evalrunner.scorers.choice import choice
 from evalrunner.scorers.overlap import bleu, chrf, rouge, similarity, token_f1, tokens
-
-
-@pytest.mark.parametrize(
-    "output",
-    ["B", "b", "(B)", "B. Paris", "**B**", "B) because A is wrong", "The answer is B.", "A is tempting, but the answer is (B)",
-     "Answer: b", "I choose option B, not A",
-     "答案是B", "答案：Ｂ", "因此应选 B。", "故选：B", "\\boxed{B}", "\\boxed{\\text{B}}", "We conclude B", "A 不对，选B", "It is Paris"],
-)  # fmt: skip
-def test_the_letter_an_answer_settles_on(output):
-    """However a model says it, in English or Chinese, the letter it settles on is found."""
-    assert score(choice(choices="options"), output, "B", options=["Rome", "Paris", "Oslo", "Bern"]).value == 1
-
-
-@pytest.mark.parametrize("output", ["", "A or B", "neither", "Because of a bad cold", "Rome and Paris", "ABBA"])
-def test_no_choice_is_wrong_not_guessed(output):
-    """Where an answer settles on nothing, the score is 0 and says so."""
-    found = score(choice(choices="options"), output, "B", options=["Rome", "Paris", "Oslo", "Bern"])
-    assert found.value == 0
-    assert "expected B" in found.why
-
-
-def test_choice_checks_its_letters_and_target():
-    """Letters that cannot be told apart are refused at once; a target that is no letter is a null score."""
-    with pytest.raises(ValueError, match="letters"):
-        choice(letters="AA")
-    with pytest.raises(ScorerError, match="letters"):
-        score(choice(), "A", "Paris")
-    assert score(choice(letters="ABCDEF"), "答案是F", "F").value == 1
 
 
 def test_tokens_know_chinese():

@@ -20,8 +20,9 @@ from evalrunner.plan.mistakes import Mistake, shown
 from evalrunner.plan.providers import BUILT_IN, misdirected
 from evalrunner.plan.sandbox import nearest
 from evalrunner.plan.yaml_source import KeyPath
-from evalrunner.plugins import AskingScorer, find
+from evalrunner.plugins import AskingScorer, find, inner_scorers
 from evalrunner.scorers.bounded import bounded
+from evalrunner.scorers.combine import inner_scorer
 
 COMPARES = dict.fromkeys(("exact", "includes", "numeric", "choice", "token_f1", "rouge", "bleu", "chrf", "similarity", "embedding", "tool_calls"), None) | {
     "regex": "group",
@@ -99,10 +100,11 @@ def missing_targets(settings: Settings) -> Iterator[Mistake]:
     """A scorer that compares needs something to compare with: without it every answer would be paid for and none scored."""
     for number, block in enumerate(settings.prompt_sets):
         for index, scorer in enumerate(block.scorers if block.target is None else ()):
-            needs = COMPARES.get(scorer.kind, "")
-            if needs in (None, *scorer.options) and not scorer.options.get("accept"):
-                why = f"with `{needs}` " if needs else ""
-                yield Mistake(("prompt_sets", number, "scorers", index), f"{scorer.kind} {why}compares with the target, and there is none (hint: add target:)")
+            for kind, options, path in _parts(scorer.kind, scorer.options, ("prompt_sets", number, "scorers", index)):
+                needs = COMPARES.get(kind, "")
+                if needs in (None, *options) and not options.get("accept"):
+                    why = f"with `{needs}` " if needs else ""
+                    yield Mistake(path[:-1], f"{kind} {why}compares with the target, and there is none (hint: add target:)")
 
 
 def _scorer_names(written: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -134,11 +136,27 @@ def _asked(written: Mapping[str, Any], providers: Mapping[str, Mapping[str, Any]
         for index, scorer in enumerate(block["scorers"] if isinstance(block.get("scorers"), list) else ()):
             try:
                 fields = ScorerFields.model_validate(short_scorer(scorer))
-                built = bounded(fields.kind, fields.options)
             except (ValueError, TypeError):
                 continue
-            if isinstance(built, AskingScorer):
-                yield from asked_mistakes(built, fields.options, ("prompt_sets", number, "scorers", index, fields.kind), models, providers)
+            for kind, options, path in _parts(fields.kind, fields.options, ("prompt_sets", number, "scorers", index)):
+                try:
+                    built = bounded(kind, options)
+                except (ValueError, TypeError):
+                    continue
+                if isinstance(built, AskingScorer):
+                    yield from asked_mistakes(built, options, path, models, providers)
+
+
+def _parts(kind: str, options: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[str, Mapping[str, Any], KeyPath]]:
+    """The scorer itself with the path of its options, or each of those it is made of."""
+    path = (*path, kind)
+    inner = inner_scorers(kind, options)
+    if not isinstance(inner, list):
+        yield kind, options, path
+        return
+    for index, written in enumerate(inner):
+        with suppress(ValueError):
+            yield from _parts(*inner_scorer(written), (*path, "scorers", index))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -110,6 +110,10 @@ class Dataset:
         """Of the file's bytes, or of the inline rows."""
         return self._rows.hash()
 
+    def has_field(self, name: str) -> bool:
+        """Whether any row of the file has it, chosen or not."""
+        return any(name in row for _, row in self._rows.read())
+
     def __len__(self) -> int:
         """How many samples are chosen; counts the file's rows once."""
         if self._count is None:

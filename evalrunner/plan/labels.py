@@ -12,6 +12,7 @@ from evalrunner.plan.loaders import Problems
 from evalrunner.plan.prompt_sets import PromptSet
 from evalrunner.plan.sandbox import nearest
 from evalrunner.plugins import find
+from evalrunner.scorers.combine import judges_in
 from evalrunner.scorers.judge import Judge
 
 KEY, LABEL, RUN = "key", "label", "run_id"
@@ -21,8 +22,9 @@ def judges_with_labels(prompt_sets: tuple[PromptSet, ...]) -> Iterator[tuple[Pro
     """Every judge that is held against people: its prompt set and name."""
     for prompt_set in prompt_sets:
         for name, scorer in prompt_set.scorers.items():
-            if isinstance(scorer, Judge) and any(scorer.calibration):
-                yield prompt_set, name, scorer
+            for judge in judges_in(scorer):
+                if any(judge.calibration):
+                    yield prompt_set, name, judge
 
 
 def shared_labels(prompt_sets: tuple[PromptSet, ...], answers: int) -> Iterator[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from evalrunner.decisions import answers_of
 from evalrunner.errors import DatasetError
 from evalrunner.plan.prompt_sets import PromptSet
-from evalrunner.scorers.judge import Judge, OtherAnswer, said
+from evalrunner.scorers.combine import judges_in
+from evalrunner.scorers.judge import OtherAnswer, said
 from evalrunner.store.answers import completion_of
 
 EXAMPLES = 5
@@ -22,8 +23,9 @@ def read_opponents(prompt_sets: Sequence[PromptSet], folder: Path, run_id: str |
     """
     for prompt_set in prompt_sets:
         for scorer in prompt_set.scorers.values():
-            if isinstance(scorer, Judge) and scorer.other_cell is not None:
-                scorer.others = _answers(prompt_set, os.path.join(folder, scorer.other_cell), run_id)  # noqa: PTH118 - text behind a path
+            for judge in judges_in(scorer):
+                if judge.other_cell is not None:
+                    judge.others = _answers(prompt_set, os.path.join(folder, judge.other_cell), run_id)  # noqa: PTH118 - text behind a path
 
 
 def _answers(prompt_set: PromptSet, cell: str, run_id: str | None) -> dict[tuple[str, int], OtherAnswer]:

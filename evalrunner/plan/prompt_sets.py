@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from evalrunner.plan.prompts import Conversation, Prompt, Text
 from evalrunner.plan.refusals import Takers
 from evalrunner.plan.sandbox import nearest
 from evalrunner.plan.tools import Tools
-from evalrunner.plugins import AskingScorer, Scorer
+from evalrunner.plugins import AskingScorer, ReadsRows, ReadsTarget, Scorer
 from evalrunner.records import Message, Sample
 
 NO_MEDIA: Mapping[str, str] = {}
@@ -79,12 +80,11 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
     found = _Findings()
     for prompt_set in prompt_sets:
         seen = array("Q")
-        columns = _Columns(prompt_set)
+        columns = ScorerColumns(prompt_set)
         try:
             for sample in prompt_set.data.samples(found.add):
                 seen.append(id_hash(sample.id))
-                _validate_sample(prompt_set, sample, found)
-                columns.look(sample, found)
+                columns.look(sample, _validate_sample(prompt_set, sample, found), found)
             found.lines += columns.missing()
             found.lines += prompt_set.data.duplicates(seen)
         except DatasetError as error:  # the file itself; what was found in its rows before still counts
@@ -92,33 +92,57 @@ def validate(prompt_sets: Sequence[PromptSet]) -> None:
     found.finish()
 
 
-class _Columns:
-    """What the scorers of a prompt set read from the rows themselves."""
+def check_columns(prompt_set: PromptSet, samples: Iterable[Sample]) -> None:
+    """That the columns which scorers read are there. Raises `DatasetError`. What one row lacks is no mistake where its answer is already paid for."""
+    columns = ScorerColumns(prompt_set)
+    for sample in samples:
+        columns.note(sample)
+    if lines := columns.missing():
+        raise DatasetError(*lines)
+
+
+class ScorerColumns:
+    """What the scorers of a prompt set read from the rows themselves, and whether they can."""
 
     def __init__(self, prompt_set: PromptSet) -> None:
         self._name = prompt_set.name
-        self._scorers = {name: scorer for name, scorer in prompt_set.scorers.items() if isinstance(scorer, AskingScorer) and scorer.columns}
+        self._data = prompt_set.data
+        self._scorers = {name: scorer for name, scorer in prompt_set.scorers.items() if isinstance(scorer, ReadsRows)}
+        scorers: Mapping[str, object] = prompt_set.scorers
+        self._targeted = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, ReadsTarget)}
         self._wanted = {column: name for name, scorer in self._scorers.items() for column in scorer.columns}
         self._known: list[str] = []
 
-    def look(self, sample: Sample, found: _Findings) -> None:
-        self._known = self._known or list(sample.data)
-        for name, scorer in self._scorers.items():
+    def look(self, sample: Sample, target: str | None, found: _Findings) -> None:
+        """Holds one row against the scorers."""
+        self.note(sample)
+        checks: list[tuple[str, Callable[[], None]]] = [(name, partial(scorer.check, sample.data)) for name, scorer in self._scorers.items()]
+        if target is not None:
+            checks += [(name, partial(scorer.check_target, target)) for name, scorer in self._targeted.items()]
+        for name, check in checks:
             try:
-                scorer.check(sample.data)
+                check()
             except ValueError as error:
                 found.add(sample.origin, f"scorer {name!r} of {self._name!r}: {error}")
+
+    def note(self, sample: Sample) -> None:
+        """Which columns there are."""
+        self._known = self._known or list(sample.data)
         for column in [column for column in self._wanted if column in sample.data]:
             del self._wanted[column]
 
     def missing(self) -> list[str]:
-        """A line for each column that no row has."""
+        """A line for each column that no row has, whether chosen or not: with `limit` the first rows may lack what later ones have."""
         return [
-            f"scorer {name!r} of {self._name!r}: no row has a field called {column!r}{nearest(column, self._known)}" for column, name in self._wanted.items()
+            f"scorer {name!r} of {self._name!r}: no row has a field called {column!r}{nearest(column, self._known)}"
+            for column, name in self._wanted.items()
+            if not self._data.has_field(column)
         ]
 
 
-def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> None:
+def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) -> str | None:
+    """The target, if it has one that can be rendered."""
+    target = None
     for prompt in prompt_set.prompts:
         try:
             messages, _ = _messages(prompt_set, prompt, sample)
@@ -128,7 +152,7 @@ def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) ->
             for why in prompt_set.takers.unsuited(messages, prompt_set.media):
                 found.add(sample.origin, f"{_of_prompt(prompt_set, prompt)}: {why}")
     try:
-        _target(prompt_set, sample)
+        target = _target(prompt_set, sample)
     except ValueError as error:
         found.add(sample.origin, f"{_of_target(prompt_set)}: {error}")
     try:
@@ -136,6 +160,7 @@ def _validate_sample(prompt_set: PromptSet, sample: Sample, found: _Findings) ->
             prompt_set.tools.of(sample.data)
     except ValueError as error:
         found.add(sample.origin, f"tools of {prompt_set.name!r}: {error}")
+    return target
 
 
 def _messages(prompt_set: PromptSet, prompt: Prompt | Conversation, sample: Sample) -> tuple[list[Message], Mapping[str, str]]:

@@ -9,7 +9,7 @@ import msgspec
 
 from evalrunner.apart import SECONDS, Apart, ApartError, Failed, apart, is_async, within
 from evalrunner.errors import PluginError, ScorerError
-from evalrunner.plugins import BUILT_IN, AskingScorer, Scorer, bind, find
+from evalrunner.plugins import BUILT_IN, AskingScorer, ReadsRows, ReadsTarget, RowScorer, Scorer, bind, find
 from evalrunner.records import Completion, Request, Score
 
 
@@ -25,12 +25,20 @@ def bounded(kind: str, options: Mapping[str, Any], seconds: float = SECONDS) -> 
         return scorer
     if not callable(scorer):
         raise PluginError(f"{kind}: should return a function (request, completion), not a {type(scorer).__name__}")
-    return _limited(scorer, seconds) if is_async(scorer) else _apart(apart("scorers", kind, options, seconds))
+    cut_off = _limited(scorer, seconds) if is_async(scorer) else _apart(apart("scorers", kind, options, seconds))
+    return _reading_as(scorer, cut_off)
 
 
 def _may_hang(kind: str, options: Mapping[str, Any]) -> bool:
     """A pattern in a JSON Schema is matched by Python's `re`, which nothing can interrupt."""
     return kind == "json" and "pattern" in str(options.get("schema"))
+
+
+def _reading_as(scorer: object, cut_off: Scorer) -> Scorer:
+    """With what `scorer` says that it reads."""
+    columns, check = (scorer.columns, scorer.check) if isinstance(scorer, ReadsRows) else ((), bool)
+    target = scorer.check_target if isinstance(scorer, ReadsTarget) else bool
+    return RowScorer(cut_off, columns, check, target)
 
 
 def _apart(process: Apart) -> Scorer:

@@ -19,7 +19,7 @@ import regex as re
 from pydantic import Field
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 from evalrunner.scorers.isolation import Limits, run, why_not
 
@@ -47,9 +47,12 @@ def code(
     limits, script = Limits(seconds=seconds, memory_mb=memory_mb), _PROGRAM.read_text(encoding="utf-8")
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, "code")  # more at once would only time each other out
 
+    def named(data: Mapping[str, Any]) -> str:
+        return str(data.get(entry_point) or "") if entry_point else ""
+
     async def score(request: Request, completion: Completion) -> Score:
         data = request.sample.data
-        name = str(data.get(entry_point) or "") if entry_point else ""
+        name = named(data)
         word = secrets.token_hex(16)
         job = {
             "tests": _tests(data, tests, name),
@@ -59,7 +62,8 @@ def code(
         ended = await asyncio.get_running_loop().run_in_executor(pool, lambda: run(script, json.dumps(job).encode(), limits, isolated=reason is None))
         return _score(ended.report, ended.killed, word)
 
-    return score
+    optional = [prompt if prompt != "prompt" else None, entry_point if entry_point != "entry_point" else None]  # HumanEval's may be missing
+    return RowScorer(score, [tests, *optional], lambda data: _tests(data, tests, named(data)))
 
 
 def programs(text: str, prompt: str, entry_point: str) -> list[str]:

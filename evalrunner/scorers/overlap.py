@@ -13,7 +13,7 @@ from rapidfuzz.distance import Indel, LCSseq
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 from evalrunner.scorers.text import right_answers
 
@@ -51,7 +51,7 @@ def bleu(*, accept: str | None = None) -> Scorer:
         metric = chinese if re.search(r"\p{Han}", references[0]) else latin
         return Score(value=metric.sentence_score(completion.output or "", references).score / 100)
 
-    return score
+    return RowScorer(score, [accept])
 
 
 def chrf(*, accept: str | None = None) -> Scorer:
@@ -61,7 +61,7 @@ def chrf(*, accept: str | None = None) -> Scorer:
     def score(request: Request, completion: Completion) -> Score:
         return Score(value=metric.sentence_score(completion.output or "", right_answers(request, accept)).score / 100)
 
-    return score
+    return RowScorer(score, [accept])
 
 
 def similarity(*, ignore_case: bool = False, accept: str | None = None) -> Scorer:
@@ -78,7 +78,7 @@ def _best(measure: Callable[[str, str], float], accept: str | None) -> Scorer:
     def score(request: Request, completion: Completion) -> Score:
         return Score(value=max(measure(completion.output or "", wanted) for wanted in right_answers(request, accept)))
 
-    return score
+    return RowScorer(score, [accept])
 
 
 def _shared(given: Counter[tuple[Hashable, ...]], wanted: Counter[tuple[Hashable, ...]]) -> float:

@@ -1,60 +1,18 @@
-"""Scorers that read a value out of the answer: numeric, json."""
+"""The scorer that reads the answer as JSON."""
 
 import json
 import unicodedata
-from decimal import Decimal, DecimalException
-from typing import Any, Literal
+from typing import Any
 
 import jsonschema
 import regex as re
 from referencing import Registry
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 
-NUMBER = re.compile(r"(?<![\d.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?!\w))?|(?<![\d])[-+−]?\.\d+")
-LONGEST_NUMBER = 4000
-"""Digits past which a "number" is noise; keeps a model's output from buying unbounded arithmetic."""
 FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)```", re.DOTALL)
-
-
-def numbers(text: str) -> list[str]:
-    """Every number in a text, in order, without thousands commas: "1,234.50 or -7" -> ["1234.50", "-7"]. A minus after a word or digit is a dash."""
-    plain = unicodedata.normalize("NFKC", text)
-    found = []
-    for match in NUMBER.finditer(plain, timeout=1.0):
-        number = match.group().replace(",", "").replace("−", "-")
-        before = plain[match.start() - 1] if match.start() else " "
-        found.append(number.lstrip("+-") if number[0] in "+-" and (before.isalnum() or before in ")]") else number)
-    return [number for number in found if len(number) <= LONGEST_NUMBER]
-
-
-def numeric(*, tolerance: float = 0.0, relative: bool = False, take: Literal["first", "last"] = "last") -> Scorer:
-    """1 when the last (or first) number in the answer is within `tolerance` of the last number in the target.
-
-    `relative`: the tolerance is a share of the target (0.01 = 1 %). Raises ValueError for a negative tolerance.
-    """
-    if tolerance < 0:
-        raise ValueError(f"tolerance: must be at least 0, not {tolerance!r}")
-    allowed = Decimal(str(tolerance))
-
-    def score(request: Request, completion: Completion) -> Score:
-        targets = numbers(request.target or "")
-        if not targets:
-            raise ScorerError(f"the target {request.target!r} has no number to compare with")
-        given = numbers(completion.output or "")
-        if not given:
-            return Score(value=0.0, why=f"no number in the answer, expected {targets[-1]}")
-        chosen = given[-1 if take == "last" else 0]
-        try:
-            wanted = Decimal(targets[-1])
-            close = abs(Decimal(chosen) - wanted) <= (abs(wanted) * allowed if relative else allowed)
-        except DecimalException:
-            close = False
-        return Score(value=1.0) if close else Score(value=0.0, why=f"found {chosen}, expected {targets[-1]}")
-
-    return score
 
 
 def json_(
@@ -78,6 +36,8 @@ def json_(
     # An empty registry: a $ref to an address is an error, never a download.
     validator = jsonschema.Draft202012Validator(schema, registry=Registry()) if schema is not None else None
     fields = [field] if isinstance(field, str) else field
+    if fields == []:
+        raise ValueError("field: names no field")
 
     def score(request: Request, completion: Completion) -> Score:
         try:
@@ -88,14 +48,18 @@ def json_(
             return Score(value=0.0, why=f"{mistake.json_path}: {mistake.message}"[:500])
         if fields is None:
             return Score(value=1.0)
-        try:
-            wanted = parse_json(request.target or "", extract=False)
-        except ValueError as error:
-            raise ScorerError(f"the target is not JSON: {error}") from None
+        wanted = _wanted(request.target or "")
         wrong = [path for path in fields if not _equal(_at(given, path), _at(wanted, path), ignore_case=ignore_case)]
         return Score(value=1.0 - len(wrong) / len(fields), why=f"wrong: {', '.join(wrong)}" if wrong else "")
 
-    return score
+    return RowScorer(score, target=_wanted) if fields else score
+
+
+def _wanted(target: str) -> Any:
+    try:
+        return parse_json(target, extract=False)
+    except ValueError as error:
+        raise ScorerError(f"the target is not JSON: {error}") from None
 
 
 def parse_json(text: str, *, extract: bool) -> Any:
@@ -147,4 +111,8 @@ def _equal(given: Any, wanted: Any, *, ignore_case: bool) -> bool:
         return a.casefold() == b.casefold() if ignore_case else a == b
     if isinstance(given, bool) or isinstance(wanted, bool):
         return given is wanted
+    if isinstance(given, list) and isinstance(wanted, list):
+        return len(given) == len(wanted) and all(_equal(a, b, ignore_case=ignore_case) for a, b in zip(given, wanted, strict=True))
+    if isinstance(given, dict) and isinstance(wanted, dict):
+        return given.keys() == wanted.keys() and all(_equal(given[name], wanted[name], ignore_case=ignore_case) for name in wanted)
     return bool(given == wanted)

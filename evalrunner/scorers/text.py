@@ -11,7 +11,7 @@ from typing import Literal
 import regex as re
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 
 REGEX_SECONDS = 1.0
@@ -53,15 +53,22 @@ def exact(*, ignore_case: bool = False, ignore_punctuation: bool = False, ignore
             return Score(value=1.0)
         return Score(value=0.0, why=f"expected {answers[0]!r}")
 
-    return score
+    return RowScorer(score, [accept])
 
 
-LETTER = re.compile(r"[a-zA-Z0-9À-ɏ]")
+_LETTER = r"[\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Nd}]"
+"""Scripts whose words stand between spaces. In others they do not (Chinese), or little words grow on to them (Korean, Arabic, Hebrew)."""
+_INSIDE_WORD = re.compile(rf"(?<={_LETTER})(?={_LETTER})|(?<=\d)(?=\.\d|,\d{{3}}(?!\d))|(?<=\d\.)(?=\d)|(?<=\d,)(?=\d{{3}}(?!\d))")
 
 
-def _one_word(before: str, after: str) -> bool:
-    """Whether two characters side by side belong to one word: Latin letters and digits do, Chinese has no spaces to go by."""
-    return bool(LETTER.match(before) and LETTER.match(after))
+def stands_in(wanted: str, text: str, *, whole_words: bool = True) -> bool:
+    """Whether `wanted` stands somewhere in `text`, as a word of its own: not art in party, nor 12 in 12.5."""
+    start = text.find(wanted) if wanted else -1
+    while start >= 0:
+        if not whole_words or not (_INSIDE_WORD.match(text, start) or _INSIDE_WORD.match(text, start + len(wanted))):
+            return True
+        start = text.find(wanted, start + 1)
+    return False
 
 
 def includes(
@@ -74,28 +81,19 @@ def includes(
 ) -> Scorer:
     """1 when the target (or an accepted answer) stands somewhere in the answer, else 0.
 
-    `whole_words`: "art" does not stand in "party", nor 12 in 3120; it holds only where the target begins or ends with a Latin letter or a digit,
-    since Chinese has no spaces to go by.
+    `whole_words`: "art" does not stand in "party", nor 12 in 3120 or 12.5, nor 200 in 1,200; it means nothing where the target begins or ends with a
+    Chinese character, or one of another script that has no spaces to go by.
     """
     normalise = normaliser(ignore_case=ignore_case, ignore_punctuation=ignore_punctuation, ignore_space=ignore_space)
-
-    def stands_in(wanted: str, text: str) -> bool:
-        start = text.find(wanted) if wanted else -1
-        while start >= 0:
-            end = start + len(wanted)
-            if not whole_words or not (_one_word(text[start - 1 : start], wanted[0]) or _one_word(wanted[-1], text[end : end + 1])):
-                return True
-            start = text.find(wanted, start + 1)
-        return False
 
     def score(request: Request, completion: Completion) -> Score:
         answers = right_answers(request, accept)
         text = normalise(completion.output or "")
-        if any(stands_in(normalise(answer), text) for answer in answers):
+        if any(stands_in(normalise(answer), text, whole_words=whole_words) for answer in answers):
             return Score(value=1.0)
         return Score(value=0.0, why=f"{answers[0]!r} is not in the answer")
 
-    return score
+    return RowScorer(score, [accept])
 
 
 def regex(
@@ -116,7 +114,7 @@ def regex(
         compiled = re.compile(pattern, flags)
     except re.error as error:
         raise ValueError(f"pattern: {error}") from None
-    if group is not None and (group > compiled.groups if isinstance(group, int) else group not in compiled.groupindex):
+    if group is not None and (not 0 <= group <= compiled.groups if isinstance(group, int) else group not in compiled.groupindex):
         raise ValueError(f"group: the pattern has no group {group!r}")
     normalise = normaliser(ignore_case=ignore_case, ignore_punctuation=False, ignore_space=False)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import regex as re
 
 from evalrunner.errors import ScorerError
-from evalrunner.plugins import Scorer
+from evalrunner.plugins import RowScorer, Scorer
 from evalrunner.records import Completion, Request, Score
 
 _IGNORED = re.compile(r"[\s,./\-_*^'\"‘’“”]+")
@@ -77,7 +77,7 @@ def tool_calls(*, ordered: bool = False, texts: Literal["loose", "exact"] = "loo
         found = [reason for reason in wrong if reason]
         return Score(value=0.0, why="; ".join(found)[:1000]) if found else Score(value=1.0)
 
-    return score
+    return RowScorer(score, target=expected_calls)
 
 
 def expected_calls(target: str | None) -> list[Expected]:

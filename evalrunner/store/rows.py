@@ -1,7 +1,7 @@
 """A record as one journal body: its row of `results` in column names, and its rows of `attempts` (contract.md, section 5).
 
 Three kinds of column travel in another form than they are stored in, because JSON or its reader cannot hold them: times as microseconds, scores as text
-(NaN and infinities), tags as a list of pairs.
+(older runs have NaN and infinities), tags as a list of pairs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from msgspec import Struct
 from evalrunner.analysis import metrics
 from evalrunner.records import Attempt, Cell, Completion, Judgement, Plan, Record, Score, Usage
 from evalrunner.store.redact import Redactor
+
+ROUNDING = 1e-9
+"""A score may be past 0 or 1 by as much as sums of floats are wrong."""
 
 ParamKind = Literal["integer", "number", "bool", "string", "json"]
 
@@ -208,10 +211,12 @@ def _score(name: str, score: Score | None) -> dict[str, Any]:
         return {}
     value, why = score.value, score.why
     try:
-        number = None if value is None else repr(float(value))
+        number = None if value is None else float(value)
     except (TypeError, ValueError):
         number, why = None, f"the scorer gave {value!r}, which is not a number"
-    return {f"score_{name}": number, f"score_{name}_why": why or None}
+    if number is not None and not -ROUNDING <= number <= 1 + ROUNDING:  # NaN is not within either
+        number, why = None, f"the scorer gave {number:g}, which is not from 0 to 1{f' ({why})' if why else ''}"
+    return {f"score_{name}": None if number is None else repr(min(1.0, max(0.0, number))), f"score_{name}_why": why or None}
 
 
 def _kind(values: Iterable[Any]) -> ParamKind:
