@@ -146,7 +146,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 tools = {prompt_set.name: prompt_set.tool_answers for prompt_set in plan.prompt_sets if prompt_set.tool_answers}
 
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
-                    return await score_with(scorers[request.cell.prompt_set], request, completion)
+                    return await score_with(scorers[request.cell.prompt_set], request, completion, stop)
 
                 async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed and not only_judges else 0):
                     end = await execute(

@@ -140,6 +140,48 @@ async def test_a_stop_in_the_middle_of_judging_keeps_the_answers(tmp_path):
     assert not done.judgements()["id"].duplicated().any()
 
 
+OWN = """
+import asyncio
+from pathlib import Path
+from evalrunner import Score
+
+def slow(*, folder):
+    async def score(request, completion):
+        if not Path(folder, "well").exists():
+            Path(folder, "waiting").touch()
+            await asyncio.Event().wait()
+        return Score(value=1.0)
+    return score
+"""
+
+
+async def test_an_answer_whose_scorer_did_not_come_back_is_scored_by_resume(tmp_path):
+    """A stop, and its grace is over while a scorer that asks no model of ours is awaited: the answers stay as they are, nobody is asked again for them."""
+    (tmp_path / "slow_scorer.py").write_text(OWN)
+    config = write(tmp_path)
+    config.write_text(config.read_text().replace(f"judge: {{{JUDGE}}}", f"'slow_scorer:slow': {{folder: '{tmp_path.as_posix()}'}}"))
+    stop = Stop()
+    task = asyncio.create_task(run(load_config(config), tmp_path / "run", Watch(say=lambda _: None, stop=stop)))
+    while not (tmp_path / "waiting").exists():  # noqa: ASYNC110 - a file sets no event
+        await asyncio.sleep(0.02)
+    stop.request("interrupted")
+    await asyncio.sleep(0)
+    stop.abort()
+    stopped = await task
+    before = stopped.results().set_index("key")
+    assert len(before) > 0
+    assert before["score_exact"].notna().all()
+    assert before["score_slow_why"].str.startswith(STILL_TO_COME).all()
+    (tmp_path / "well").touch()
+    done = await resume(stopped.path, QUIET)
+    after = done.results().set_index("key")
+    assert done.exit_code == 0
+    assert len(after) == SAMPLES
+    assert (after["score_slow"] == 1).all()
+    kept = [name for name in before.columns if not name.startswith("score_slow")]
+    pd.testing.assert_frame_equal(after.loc[before.index, kept], before[kept])
+
+
 def test_a_kill_in_the_middle_of_judging_buys_no_judgement_twice(tmp_path):
     """SIGKILL while judgements come in: each that was written down is used by the resume, by its content, and none is there twice."""
     two = "models: [qwen-max, qwen-plus], provider: simulator, rubric: Is it right?"  # one is slow: answers are half judged most of the time

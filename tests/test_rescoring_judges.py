@@ -104,7 +104,7 @@ def test_a_budget_stops_it_and_resume_finishes_the_judging(bench, capsys):
     """Judge calls count against the budget of the new config; what is left is "still to come", said with the command to go on, and judged by `resume`."""
     bench.run()
     assert bench.rescore(f"[exact, {JUDGE}]", requests=SAMPLES + 10) == 3
-    assert f"{SAMPLES - 10} answers are still to be judged. Go on with: evalrunner resume" in capsys.readouterr().err
+    assert f"{SAMPLES - 10} answers are still to be scored. Go on with: evalrunner resume" in capsys.readouterr().err
     stopped = open_run(bench.path)
     assert stopped.manifest["counts"]["unscored"] == SAMPLES - 10 == stopped.results()["score_judge_why"].str.startswith(STILL_TO_COME).sum()
     assert main(["resume", str(bench.path), "--max-requests", "1000"]) == 0

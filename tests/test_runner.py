@@ -19,7 +19,7 @@ from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
-from evalrunner.records import Cell, Completion, Limits, Model, Outcome, Price, PriceTier, Request, Sample, Score, Timing, Usage
+from evalrunner.records import STILL_TO_COME, Cell, Completion, Limits, Model, Outcome, Price, PriceTier, Request, Sample, Score, Timing, Usage
 
 PRICE = Price(currency="CNY", tiers=(PriceTier(input=1.0, output=10.0),))
 USAGE = Usage(prompt_tokens=100, completion_tokens=10, total_tokens=110)
@@ -475,6 +475,30 @@ async def test_aborting_waits_for_nothing():
     assert end.reason == "aborted"
     assert world.clock.seconds == 5
     assert world.records == []
+
+
+async def test_an_answer_is_kept_whose_scorers_nobody_waits_for_any_longer():
+    """A scorer that does not come back, a stop, the end of its grace: what was paid for is a row with the scores it has, and the others are still to come."""
+    world = World()
+    client = world.lane(100)
+
+    async def never(request, completion):
+        await asyncio.Event().wait()
+
+    async def interrupt():
+        await world.clock.sleep(5)
+        world.stop.request("interrupted")
+        await world.clock.sleep(30)
+        world.stop.abort()
+
+    scorers = {"quick": lambda request, completion: Score(value=1.0), "never": never, "another": never}
+    end, _ = await asyncio.gather(world.run(score=lambda *answer: score_with(scorers, *answer, world.stop)), interrupt())
+    assert (end.error, end.reason, world.clock.seconds) == (None, "interrupted", 35)
+    assert len(client.sent) == 8
+    assert {record.request.key for record in world.records} == {key for _, key in client.sent}
+    for record in world.records:
+        assert record.scores["quick"].value == 1
+        assert all(record.scores[name].why.startswith(STILL_TO_COME) for name in ("never", "another"))
 
 
 async def test_aborting_during_a_probe_is_no_mistake():

@@ -143,7 +143,7 @@ def _print_outcome(run: Run, *, inconclusive_fails: bool) -> None:
     if missing:
         say(f"{missing:,} of {run.manifest['counts']['planned']:,} requests are without an answer. Go on with: {_go_on(run)}")
     elif unscored := run.manifest["counts"].get("unscored"):
-        say(f"{unscored:,} answers are still to be judged. Go on with: {_go_on(run)}")
+        say(f"{unscored:,} answers are still to be scored. Go on with: {_go_on(run)}")
 
 
 def _go_on(run: Run) -> str:

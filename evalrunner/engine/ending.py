@@ -32,6 +32,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.aborted = False
         self.bound = False
         self._on_request: Callable[[], None] = _nothing
         self._on_abort: Callable[[], None] = _nothing
@@ -43,7 +44,8 @@ class Stop:
             self._on_request()
 
     def abort(self) -> None:
-        """Do not wait for what is in flight either; it gets no row."""
+        """Do not wait for what is in flight either; it gets no row, and an answer that is being scored one whose scores are still to come."""
+        self.aborted = True
         self.request("aborted")
         self._on_abort()
 

@@ -77,7 +77,7 @@ class Resumed(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The same in words."""
         yield f"resuming: {self.answered:,} answered, {self.missing:,} without a row, {self.sent_again:,} without an answer and sent again"
         if self.unscored:
-            yield f"{self.unscored:,} answers are still to be judged; they are not asked again"
+            yield f"{self.unscored:,} answers are still to be scored; they are not asked again"
         if self.in_flight:
             yield f"{self.in_flight:,} of them were in flight when the last session ended: they may have been paid for, and are sent again"
 
