@@ -88,7 +88,7 @@ def test_the_report_says_what_the_gate_says(desk, tmp_path):
     assert er.make_report(path, tmp_path / "again.html").read_text("utf-8") == first
     shutil.rmtree(desk.folder / "blessed")
     text = visible(er.make_report(path, tmp_path / "later.html").read_text("utf-8"))
-    assert re.search(r"no data – drop of score_numeric ≤ 0.25 \S+blessed: ", text)
+    assert re.search(r"no data – drop of score_numeric ≤ 0.25 score_numeric: no data \(\S+blessed: no run here", text)
     assert re.search(r"failed \S+ score_numeric ≥ 0.9", text)
 
 
