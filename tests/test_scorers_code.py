@@ -119,7 +119,7 @@ async def test_a_hostile_answer_is_contained(line, why):
     """It is over in time, costs at most its own score, and leaves no process behind."""
     began, before = time.monotonic(), _processes()
     got = await score(f"import os\n{line}\n{WHOLE}", code(seconds=1))
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     assert why is None or (got.value == 0 and why in got.why)
     assert _processes() <= before
 
