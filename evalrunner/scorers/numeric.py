@@ -113,7 +113,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return None
     try:
         value = _unsigned(match.group)
-    except ZeroDivisionError:
+    except (ZeroDivisionError, ValueError):  # `regex` knows digits of newer alphabets than Python does
         return None
     return -value if value is not None and match["minus"] else value
 
