@@ -37,10 +37,11 @@ class Process:
         self.said = ""
 
     async def says(self, words):
-        while words not in self.said:
-            line = await asyncio.wait_for(self.child.stderr.readline(), 30)
-            assert line, f"it ended without saying {words!r}: {self.said}"
-            self.said += line.decode()
+        async with asyncio.timeout(30):
+            while words not in self.said:
+                line = await self.child.stderr.readline()
+                assert line, f"it ended without saying {words!r}: {self.said}"
+                self.said += line.decode()
 
     async def sent(self, server, count):
         """Return when the server has so many requests; a process that ended before it sent them is a failure, not a wait."""
@@ -57,8 +58,14 @@ class Process:
         return code
 
 
+def as_from_a_terminal():
+    """These tests may run under nohup, whose children ignore SIGHUP on purpose."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @asynccontextmanager
-async def started(folder, *args, before=None):
+async def started(folder, *args, before=as_from_a_terminal):
     environ = os.environ | {"SLOW_KEY": "sk-1234567890abcdef"}
     command = [sys.executable, "-m", "evalrunner", *args]
     pipe = asyncio.subprocess.PIPE

@@ -118,7 +118,7 @@ async def test_stored_conversations_can_be_scored_again(folder):
     """What `rescore` reads back has the calls of every turn: the same scorer gives the same score."""
     await table(folder, '{weather.now: "clear over {{ city }}", clock: noon}', accuracy="0.5")
     rows = pq.read_table(folder / "run" / "results").to_pylist()
-    again = [tool_calls()(request_of(row, Sample(id=row["sample_id"], data={}, hash="")), completion_of(row)).value for row in rows]
+    again = [tool_calls()(request_of(row, Sample(id=row["sample_id"], data={}, hash=""), row["target"], None), completion_of(row)).value for row in rows]
     assert again == [row["score_tool_calls"] for row in rows]
     assert set(again) == {0.0, 1.0}
 
