@@ -119,11 +119,11 @@ def _config(path: Path, *, offline: bool) -> Iterator[Finding]:
     except RunError as error:
         yield Finding("problem", str(error), f"evalrunner schema and the README say what {path} may hold")
         return
-    yield _open_files(sum(plan.limits(model).concurrency for model in plan.everybody))
     variables = list(_variables(plan))
     yield from variables
     if any(finding.level == "problem" for finding in variables):
         return
+    yield _open_files(plan.connections(plan.everybody))
     redactor = Redactor(plan.secrets())
     try:
         launch.check(plan.accounts.values(), plan.config.folder)
