@@ -75,7 +75,7 @@ def _judged(run: Chosen, whole: Summary, baseline: str | os.PathLike[str] | None
 
 def _gates(run: Chosen) -> list[Gate]:
     """The gate of the config that the run was made from. A baseline was named from the config's folder, which is known from the run's."""
-    folder = (run.path / (run.manifest.get("config") or {}).get("origin", "")).parent
+    folder = (run.path / ((run.manifest.get("config") or {}).get("origin") or "")).parent
     written: list[dict[str, Any]] = (run.manifest.get("plan") or {}).get("gate") or []
     named = [(rule_of(one), one.get("baseline")) for one in written]
     return [Gate(rule=rule, baseline=Path(os.path.normpath(folder / name)) if name is not None else None) for rule, name in named]
