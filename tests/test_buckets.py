@@ -60,7 +60,7 @@ models: [{id: m, provider: one, label: a}, {id: m, provider: two, label: b}]""")
 
 @pytest.mark.parametrize(("shared", "connections"), [("true", 16 + 2 * 8), ("false", 2 * 16 + 2 * 8)])
 def test_connections_are_counted_as_the_limiters_hand_them_out(tmp_path, shared, connections):
-    """Models that share an account's limits share its connections, so that no run is refused for open files it will not have; of a simulator we have both ends."""
+    """Models that share limits share connections: no run is refused for open files it will not have. Of a simulator we have both ends."""
     (tmp_path / "c.yaml").write_text(f"""
 name: a
 providers:
