@@ -91,11 +91,13 @@ class Apart:
 
     async def __call__(self, *args: Any) -> Done | Failed:
         """Raises `ApartError` where the process has no result. Cancelled, it ends the process."""
-        call = self._pool.submit(self._child.call, args)
+        given_up = threading.Event()
+        call = self._pool.submit(self._child.call, args, given_up)
         try:
             return await asyncio.wrap_future(call)
         except asyncio.CancelledError:
-            if call.running():
+            given_up.set()  # for a process that is just being started, which `end` cannot see yet
+            if not call.cancel() and call.running():
                 self._child.end()
             raise
 
@@ -145,7 +147,7 @@ class _Child:
         self._path = list(sys.path)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, args: tuple[Any, ...]) -> Done | Failed:
+    def call(self, args: tuple[Any, ...], given_up: threading.Event) -> Done | Failed:
         try:
             message = msgpack.encode(args)
         except (TypeError, ValueError, OverflowError) as error:
@@ -154,11 +156,11 @@ class _Child:
         if process is None or process.poll() is not None:
             self.end()
             process = self._start()
-            made = self._exchange(process, msgpack.encode(self._made), START_SECONDS)
+            made = self._exchange(process, msgpack.encode(self._made), START_SECONDS, given_up)
             if isinstance(made, Failed):
                 self.end()
                 raise ApartError(f"cannot be made in a process of its own: {made.kind}: {made.message}")
-        return self._exchange(process, message, self._made.seconds)
+        return self._exchange(process, message, self._made.seconds, given_up)
 
     def end(self) -> int | None:
         """Kill the process and all it has started; its exit code."""
@@ -186,7 +188,10 @@ class _Child:
             raise ApartError(f"cannot be started in a process of its own: {error}") from None
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[bytes], message: bytes, seconds: float) -> Done | Failed:
+    def _exchange(self, process: subprocess.Popen[bytes], message: bytes, seconds: float, given_up: threading.Event) -> Done | Failed:
+        if given_up.is_set():
+            self.end()
+            raise ApartError("was not waited for")
         expired = threading.Event()
         timer = threading.Timer(seconds, _cut_off, (process, expired))
         timer.daemon = True

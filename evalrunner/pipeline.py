@@ -26,7 +26,7 @@ from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.preflight import preflight
 from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
-from evalrunner.engine.scoring import score_with
+from evalrunner.engine.scoring import score_until
 from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, StoreError, UnreachableError
 from evalrunner.open_files import allow
@@ -146,7 +146,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 tools = {prompt_set.name: prompt_set.tool_answers for prompt_set in plan.prompt_sets if prompt_set.tool_answers}
 
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
-                    return await score_with(scorers[request.cell.prompt_set], request, completion)
+                    return await score_until(stop, scorers[request.cell.prompt_set], request, completion)
 
                 async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed and not only_judges else 0):
                     end = await execute(

@@ -104,7 +104,7 @@ class _Run:
         asked = {lane.model: lane for lane in self.lanes if lane.side}
         asides.bind(lambda model, request: self._aside(asked[model], request))
         workers = [asyncio.create_task(self._work(lane)) for lane in self.lanes for _ in range(lane.limiter.slots + max(SPARE_WORKERS, lane.limiter.slots))]
-        workers += [asyncio.create_task(self._do(asides.chores)) for _ in range(CHORE_WORKERS if asides.lanes else 0)]
+        workers += [asyncio.create_task(self._do(asides.chores)) for _ in range(CHORE_WORKERS)]
         self.stop.bind(self._release_waiting, partial(cancel, workers))
         self.tally.started_us = self.clock.wall_us(self.clock.now_ns())
         self.listener = Listener(self.tally)
