@@ -38,8 +38,7 @@ LATE_SECONDS = 5
 """So much later it is killed by a timer of the system, should we be gone and C code have the interpreter."""
 ENVIRONMENT = (
     "PATH HOME USER LANG LANGUAGE LC_ALL LC_CTYPE TZ TMPDIR TEMP TMP XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME LD_LIBRARY_PATH DYLD_LIBRARY_PATH "
-    "VIRTUAL_ENV CONDA_PREFIX SYSTEMROOT WINDIR COMSPEC PATHEXT USERPROFILE APPDATA LOCALAPPDATA PROGRAMDATA NUMBER_OF_PROCESSORS "
-    "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS HF_HOME NLTK_DATA"
+    "VIRTUAL_ENV CONDA_PREFIX CUDA_VISIBLE_DEVICES OMP_NUM_THREADS HF_HOME NLTK_DATA"
 )
 """What a process gets of ours; besides, what its options name as `${NAME}`. Keys are not among it."""
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -178,12 +177,10 @@ class _Child:
     def _start(self) -> subprocess.Popen[bytes]:
         wanted = {*ENVIRONMENT.split(), *_REFERENCE.findall(str(self._made.options))}
         environ = {name: value for name, value in os.environ.items() if name in wanted}
-        alone: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for us: what is in flight is still scored
-        if sys.platform == "win32":
-            alone = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         command = [sys.executable, "-I", "-u", "-X", "utf8", "-c", _SERVE, *self._path]
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, **alone)  # noqa: S603 - ourselves
+            # a session of its own: Ctrl-C is for us, and what is in flight is still scored
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, start_new_session=True)  # noqa: S603 - ourselves
         except OSError as error:
             raise ApartError(f"cannot be started in a process of its own: {error}") from None
         return self._process
@@ -217,9 +214,6 @@ def _cut_off(process: subprocess.Popen[bytes], expired: threading.Event) -> None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        process.kill()
-        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -286,10 +280,9 @@ def _listen(source: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:
 
 
 def _die_after(seconds: float | None) -> None:
-    """A timer whose signal kills, whatever code is running. Windows has none; there `_listen` ends us, unless C code has the interpreter."""
-    if sys.platform != "win32":
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(0 if seconds is None else int(seconds) + LATE_SECONDS)
+    """A timer whose signal kills, whatever code is running."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(0 if seconds is None else int(seconds) + LATE_SECONDS)
 
 
 def _write(sink: IO[bytes] | None, message: bytes) -> None:
