@@ -157,8 +157,12 @@ class Plan:
 
     def connections(self, models: Iterable[Model]) -> int:
         """How many these have open at a time at most. What the run starts itself has both ends of each."""
-        ends = {name: limits.concurrency * (1 if self.accounts[model.provider].base_url else 2) for model in models for name, limits in [self.bucket(model)]}
-        return sum(ends.values())
+        found = {}
+        for model in models:
+            name, limits = self.bucket(model)
+            ours = self._providers[model.provider].kind in STARTED_HERE and not self.accounts[model.provider].base_url
+            found[name] = limits.concurrency * (2 if ours else 1)
+        return sum(found.values())
 
     @cached_property
     def _buckets(self) -> dict[Model, tuple[str, Limits]]:
