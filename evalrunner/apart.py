@@ -38,8 +38,7 @@ LATE_SECONDS = 5
 """So much later it is killed by a timer of the system, should we be gone and C code have the interpreter."""
 ENVIRONMENT = (
     "PATH HOME USER LANG LANGUAGE LC_ALL LC_CTYPE TZ TMPDIR TEMP TMP XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME LD_LIBRARY_PATH DYLD_LIBRARY_PATH "
-    "VIRTUAL_ENV CONDA_PREFIX SYSTEMROOT WINDIR COMSPEC PATHEXT USERPROFILE APPDATA LOCALAPPDATA PROGRAMDATA NUMBER_OF_PROCESSORS "
-    "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS HF_HOME NLTK_DATA"
+    "VIRTUAL_ENV CONDA_PREFIX CUDA_VISIBLE_DEVICES OMP_NUM_THREADS HF_HOME NLTK_DATA"
 )
 """What a process gets of ours; besides, what its options name as `${NAME}`. Keys are not among it."""
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -91,11 +90,13 @@ class Apart:
 
     async def __call__(self, *args: Any) -> Done | Failed:
         """Raises `ApartError` where the process has no result. Cancelled, it ends the process."""
-        call = self._pool.submit(self._child.call, args)
+        given_up = threading.Event()
+        call = self._pool.submit(self._child.call, args, given_up)
         try:
             return await asyncio.wrap_future(call)
         except asyncio.CancelledError:
-            if call.running():
+            given_up.set()  # for a process that is just being started, which `end` cannot see yet
+            if not call.cancel() and call.running():
                 self._child.end()
             raise
 
@@ -145,7 +146,7 @@ class _Child:
         self._path = list(sys.path)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, args: tuple[Any, ...]) -> Done | Failed:
+    def call(self, args: tuple[Any, ...], given_up: threading.Event) -> Done | Failed:
         try:
             message = msgpack.encode(args)
         except (TypeError, ValueError, OverflowError) as error:
@@ -154,11 +155,11 @@ class _Child:
         if process is None or process.poll() is not None:
             self.end()
             process = self._start()
-            made = self._exchange(process, msgpack.encode(self._made), START_SECONDS)
+            made = self._exchange(process, msgpack.encode(self._made), START_SECONDS, given_up)
             if isinstance(made, Failed):
                 self.end()
                 raise ApartError(f"cannot be made in a process of its own: {made.kind}: {made.message}")
-        return self._exchange(process, message, self._made.seconds)
+        return self._exchange(process, message, self._made.seconds, given_up)
 
     def end(self) -> int | None:
         """Kill the process and all it has started; its exit code."""
@@ -176,17 +177,18 @@ class _Child:
     def _start(self) -> subprocess.Popen[bytes]:
         wanted = {*ENVIRONMENT.split(), *_REFERENCE.findall(str(self._made.options))}
         environ = {name: value for name, value in os.environ.items() if name in wanted}
-        alone: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for us: what is in flight is still scored
-        if sys.platform == "win32":
-            alone = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         command = [sys.executable, "-I", "-u", "-X", "utf8", "-c", _SERVE, *self._path]
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, **alone)  # noqa: S603 - ourselves
+            # a session of its own: Ctrl-C is for us, and what is in flight is still scored
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, start_new_session=True)  # noqa: S603 - ourselves
         except OSError as error:
             raise ApartError(f"cannot be started in a process of its own: {error}") from None
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[bytes], message: bytes, seconds: float) -> Done | Failed:
+    def _exchange(self, process: subprocess.Popen[bytes], message: bytes, seconds: float, given_up: threading.Event) -> Done | Failed:
+        if given_up.is_set():
+            self.end()
+            raise ApartError("was not waited for")
         expired = threading.Event()
         timer = threading.Timer(seconds, _cut_off, (process, expired))
         timer.daemon = True
@@ -212,9 +214,6 @@ def _cut_off(process: subprocess.Popen[bytes], expired: threading.Event) -> None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        process.kill()
-        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -281,10 +280,9 @@ def _listen(source: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:
 
 
 def _die_after(seconds: float | None) -> None:
-    """A timer whose signal kills, whatever code is running. Windows has none; there `_listen` ends us, unless C code has the interpreter."""
-    if sys.platform != "win32":
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(0 if seconds is None else int(seconds) + LATE_SECONDS)
+    """A timer whose signal kills, whatever code is running."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(0 if seconds is None else int(seconds) + LATE_SECONDS)
 
 
 def _write(sink: IO[bytes] | None, message: bytes) -> None:

@@ -5,22 +5,22 @@ import resource
 from evalrunner.errors import RunError
 
 OTHER_FILES = 32
-"""Beside one per request in flight: journal, lock, parts, the event loop's own."""
+"""Beside one per connection: journal, lock, parts, the event loop's own."""
 
 
-def needed(requests: int) -> int:
-    return requests + OTHER_FILES
+def needed(connections: int) -> int:
+    return connections + OTHER_FILES
 
 
-def allow(requests: int) -> None:
-    """Have this process keep so many requests in flight: raises its soft limit as far as the system lets it. Raises `RunError` where that is too little."""
+def allow(connections: int) -> None:
+    """Have this process keep so many connections open: raises its soft limit as far as the system lets it. Raises `RunError` where that is too little."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    want = needed(requests)
+    want = needed(connections)
     if soft == resource.RLIM_INFINITY or soft >= want:
         return
     if hard != resource.RLIM_INFINITY and hard < want:
         raise RunError(
-            f"the system allows this process {hard:,} open files, and {requests:,} requests at a time need about {want:,}"
+            f"the system allows this process {hard:,} open files, and {connections:,} connections at a time need about {want:,}"
             f" (hint: lower `concurrency` under limits, or raise the hard limit and then: ulimit -n {want})"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (want, hard))

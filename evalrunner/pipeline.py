@@ -129,7 +129,7 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
             tally.left = {JUDGING: tally.planned} if only_judges else spending.left(run_dir.path, sizes) if run_dir.resumed else sizes
             tally.budget = _budget(plan, run_dir)
             everybody = list(dict.fromkeys([*(() if only_judges else plan.models), *(one.model for one in plan.judges.values())]))
-            allow(sum(plan.limits(model).concurrency * (1 if plan.accounts[model.provider].base_url else 2) for model in everybody))
+            allow(plan.connections(everybody))
             used = {model.provider: plan.accounts[model.provider] for model in everybody}
             async with launch(used.values(), plan.config.folder, watch.say) as accounts, connected(accounts, watch.clock) as clients:
                 if plan.preflight:

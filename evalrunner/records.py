@@ -189,7 +189,7 @@ class Score(Struct, frozen=True, kw_only=True):
 
 
 STILL_TO_COME = "still to come: "
-"""How the reason of a score begins that a model could not be asked for: `resume` asks again."""
+"""How the reason of a score begins that a model could not be asked for, or that a stop cut off: `resume` sees to it."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):

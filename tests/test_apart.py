@@ -213,7 +213,6 @@ def test_any_thread_and_any_event_loop_may_score():
     assert found == [0.5, 0.5]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("name", ["endless", "good"])
 def test_a_process_does_not_outlive_its_run(plug_in, tmp_path, name):
     """After `kill -9` of the run its scorers end, also those that hang."""

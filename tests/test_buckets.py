@@ -56,3 +56,17 @@ def test_what_the_run_starts_itself_has_no_host_yet(planned):
 providers: {one: {kind: simulator}, two: {kind: simulator}}
 models: [{id: m, provider: one, label: a}, {id: m, provider: two, label: b}]""")
     assert found["a"][0] != found["b"][0]
+
+
+@pytest.mark.parametrize(("shared", "connections"), [("true", 16 + 2 * 8), ("false", 2 * 16 + 2 * 8)])
+def test_connections_are_counted_as_the_limiters_hand_them_out(tmp_path, shared, connections):
+    """Models that share limits share connections: no run is refused for open files it will not have. Of a simulator we have both ends."""
+    (tmp_path / "c.yaml").write_text(f"""
+name: a
+providers:
+  one: {{kind: openai, base_url: "http://host:1/v1", limits: {{shared: {shared}}}}}
+  own: {{kind: simulator, limits: {{concurrency: 8}}}}
+models: [{{id: m, provider: one, label: a}}, {{id: n, provider: one, label: b}}, {{id: qwen-turbo, provider: own}}]
+{SETS}""")
+    plan = make_plan(load_config(tmp_path / "c.yaml"))
+    assert plan.connections(plan.everybody) == connections

@@ -39,14 +39,14 @@ prompt_sets:
     samples: [{q: answered}, {q: refused}, {q: broken}, {q: unreadable}, {q: failing}]
     prompts: {p: "{{ q }}"}
     target: x
-    scorers: [exact, "leaky:scorer"]
+    scorers: [exact, {"leaky:scorer": {key: "${CANARY_API}"}}]
 """
 
 LEAKY = """
 import os
-def scorer():
+def scorer(*, key):
     def score(request, completion):
-        raise RuntimeError("the key is " + os.environ["CANARY_API"])
+        raise RuntimeError("the key is " + os.environ[key[2:-1]])
     return score
 def load(path):
     raise KeyError("cannot log in with " + os.environ["CANARY_API"] + " and " + os.environ["CANARY_TOKEN"] + " at " + os.environ["http_proxy"])
@@ -132,6 +132,7 @@ async def test_no_planted_key_is_in_anything_written_or_printed(tmp_path):
     everything = {**written, **{f"printed {number}": out for number, out in enumerate(printed)}, "tables": rows}
     assert {name: core for name, content in everything.items() for core in CORES if core in content} == {}
     assert rows.count(b"[secret]") > 20
+    assert b"the scorer failed: RuntimeError: the key is [secret]" in rows
 
 
 def tables(folder):

@@ -377,6 +377,28 @@ async def test_while_nobody_is_at_home_one_probe_goes_at_a_time():
     assert all(task.done() for task in tasks)
 
 
+@pytest.mark.parametrize(
+    ("then", "dark_s"),
+    [
+        (errors.RateLimitedError("slow down"), 2000),
+        (errors.TransportError("refused", phase="connect"), 2000),
+        (errors.DeadlineError("no complete answer", phase="total"), 0),
+        (errors.ServerError("overloaded"), 0),
+        (None, 0),
+    ],
+)
+async def test_nothing_but_429s_is_as_dark_as_nobody_at_home(then, dark_s):
+    """A model that refuses everybody is stopped after a while; one that takes requests and is slow to answer them is not among those."""
+    clock = FakeClock(auto=False)
+    limiter = Limiter(Limits(concurrency=2), clock)
+    first, second = [await limiter.acquire(str(number)) for number in range(2)]
+    limiter.release(first, errors.RateLimitedError("slow down"))
+    await clock.advance(1000)
+    limiter.release(second, then)
+    await clock.advance(1000)
+    assert limiter.dark_s() == dark_s
+
+
 async def test_a_cancelled_probe_lets_the_next_one_go():
     """The breaker does not wait for ever for a probe that was given up."""
     clock = FakeClock()

@@ -56,7 +56,7 @@ async def test_what_the_system_does_not_allow_is_refused_before_anything_is_sent
     """`ulimit -n 64` and 100 at a time: one line with the numbers and what to do, exit 2, nothing sent and no directory left."""
     code, said, sent = await run_with(tmp_path, 100, (FEW, FEW))
     assert (code, sent) == (2, 0)
-    assert "allows this process 64 open files, and 100 requests at a time need about 132" in said
+    assert "allows this process 64 open files, and 100 connections at a time need about 132" in said
     assert "Traceback" not in said
     assert not (tmp_path / "run").exists()
 

@@ -90,6 +90,12 @@ async def test_a_host_that_answers_as_something_else_stops(error):
         await check(models("a"), Clients(a=error))
 
 
+async def test_a_mistake_of_a_client_is_no_mistake_of_the_program():
+    """A plug-in that raises what it likes stops the run before anything is sent, with its words and exit code 5, and not as a crash of ours."""
+    with pytest.raises(UnreachableError, match="the client failed: KeyError: 'choices'"):
+        await check(models("a"), Clients(a=KeyError("choices")))
+
+
 async def test_a_thought_that_one_token_cuts_off_is_an_answer():
     """A model that thinks has no text after one token: its answer is empty, and its own."""
     await check(models("a"), Clients(a=BadOutputError("the answer has neither text nor tool calls", response_id="chatcmpl-1")))

@@ -21,6 +21,7 @@ from evalrunner.cli import main
 from evalrunner.errors import RunError, StoreError
 from evalrunner.records import Outcome
 from evalrunner.results import make_report, open_run
+from evalrunner.store.files import whole_file
 from evalrunner.store.run_dir import About, RunDir
 
 CONFIG = """
@@ -96,6 +97,32 @@ def test_a_disk_that_fills_up_keeps_the_file_there_was(finished: Path) -> None:
     evalrunner("export", "run", "--jsonl", "old.html", code=2, cwd=folder, preexec_fn=space_for_nothing)
     assert (folder / "old.html").read_text() == "the old one"
     assert {path.name for path in folder.iterdir()} == {"run", "sums.yaml", "old.html"}
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """What a link leads to is replaced where it is, which may be another file system."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "far" / "real.csv")
+    with whole_file(tmp_path / "link.csv") as hidden:
+        assert hidden.parent == tmp_path / "far"
+        hidden.write_text("new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "far" / "real.csv").read_text() == "new"
+
+
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt, asyncio.CancelledError, ValueError])
+def test_a_file_that_was_given_up_leaves_nothing(tmp_path: Path, stopped_by: type[BaseException]) -> None:
+    """Ctrl-C, or a mistake, in the middle of a long export."""
+
+    def export() -> None:
+        with whole_file(tmp_path / "all.csv") as hidden:
+            hidden.write_text("half")
+            raise stopped_by
+
+    with pytest.raises(stopped_by):
+        export()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_device_is_written_to_as_it_is(finished: Path) -> None:

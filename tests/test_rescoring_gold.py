@@ -98,6 +98,24 @@ def test_the_run_is_one_of_the_corrected_data_from_then_on(bench, capsys):
     assert (pair.matched, pair.changed) == (SAMPLES, 0)
 
 
+def test_an_edit_that_was_asked_and_then_corrected_back_leaves_one_row_a_request(bench):
+    """`resume` under an edit puts the old answers aside, `rescore` under the old data gives the new ones the same keys: later edits mix them up no more."""
+    bench.run()
+    old = bench.results["key"]
+    for answer, asked_again in ((7, "resume"), (999, "rescore")):
+        bench.correct(answer=answer)
+        assert main([asked_again, str(bench.path)]) == 0
+        assert len(er.open_run(bench.path).attempts()) == 2 * (SAMPLES + 1)
+    assert set(bench.results["key"]) == set(old)
+    for question, first in (("What is 1 + 1?", "What is 0 + 7?"), ("What is 1 + 7?", "What is 0 + 8?"), ("What is 1 + 7?", "What is 0 + 7?")):
+        bench.rows[1]["question"] = question
+        bench.correct(answer=999, question=first)
+        assert main(["resume", str(bench.path)]) == 0
+        assert bench.results.index.is_unique
+        assert er.open_run(bench.path).manifest["counts"] == {"planned": 20, "done": 20, "by_outcome": {"ok": 20}, "missing": 0}
+    assert set(bench.results["key"]) == set(old)
+
+
 def test_a_corrected_target_in_the_config_wins(bench, capsys):
     """The target of CONFIG is what answers are scored against and what the rows say; a `resume` goes on under it and asks nothing again."""
     bench.rows[0]["answer"] = 7

@@ -206,6 +206,40 @@ async def exists(path):
     raise AssertionError(f"{path} never came")
 
 
+SCORING = """
+import time
+from pathlib import Path
+from evalrunner import Score
+
+def slow():
+    def score(request, completion):
+        while not Path("well").exists():
+            time.sleep(0.05)
+        return Score(value=1.0)
+    return score
+"""
+
+
+async def test_an_answer_that_waits_for_a_slow_scorer_is_kept(tmp_path):
+    """After `--grace` scorers are left, too: what was paid for has its row, says that its score is to come, and gets it from `resume`."""
+    (tmp_path / "scoring_parts.py").write_text(SCORING)
+    async with scripted(QUICK, repeat=True) as server:
+        args = config(tmp_path, server)
+        text = (tmp_path / "slow.yaml").read_text()
+        (tmp_path / "slow.yaml").write_text(text.replace('"}}', '"}, scorers: ["scoring_parts:slow"]}'))
+        async with started(tmp_path, "run", *args, "--grace", "0.2") as process:
+            await process.sent(server, 6)
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended(15) == 143
+        bought = len(server.requests)
+        kept = open_run(tmp_path / "run").results()
+        assert len(kept) == bought < 12
+        assert kept["score_slow_why"].str.startswith("still to come").all()
+        (tmp_path / "well").touch()
+        assert await completed(tmp_path) == len(server.requests) == 12
+    assert (open_run(tmp_path / "run").results()["score_slow"] == 1.0).all()
+
+
 async def test_a_validation_can_be_left(tmp_path):
     """While rows are read nothing is sent and nothing recorded: one Ctrl-C ends it at once."""
     async with started(tmp_path, *blocked(tmp_path, data="rows.txt", loader="slow_parts:rows")) as process:

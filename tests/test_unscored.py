@@ -60,6 +60,24 @@ async def test_a_resume_finds_what_is_to_be_scored_and_what_was_bought(tmp_path)
         assert run_dir.nothing_left
 
 
+async def test_an_answer_that_is_judged_early_is_not_bought_again(tmp_path):
+    """Judges may be ahead of the requests that a resume still sends: what they have scored by then has its answer, and stands in the table once."""
+    keys = await first_session(tmp_path / "run")
+    longer = SmallPlan(4, temperatures=(0.0,), scorers=PLAN.scorer_names)
+    async with RunDir.resume(tmp_path / "run", longer, settings=Settings(segment_rows=1)) as run_dir:
+        missing = run_dir.missing(longer.all_requests())
+        for row in run_dir.unscored().values():
+            await run_dir.rescore(row, {"judge": Score(value=1.0)})
+        for request in missing:
+            await run_dir.add(make_record(request, scores={"judge": Score(value=1.0)}))
+        await run_dir.finish("complete")
+    after = read_results(tmp_path / "run", ["key"])["key"].to_pylist()
+    assert len(after) == len(set(after)) == 4
+    assert set(keys) < set(after)
+    assert read_attempts(tmp_path / "run").num_rows == 4
+    assert read_manifest(tmp_path / "run")["counts"] == {"planned": 4, "done": 4, "by_outcome": {"ok": 4}, "missing": 0}
+
+
 async def test_rescoring_changes_the_score_and_nothing_else(tmp_path):
     """Times, tags, tokens, texts: every other value of the row is bit for bit what it was."""
     await first_session(tmp_path / "run")

@@ -105,12 +105,12 @@ def _reports(folder: Path) -> Iterator[Finding]:
         yield Finding("problem", f"{place}: {error.strerror or error}", "runs need a local directory that can be written and locked: name one with --out")
 
 
-def _open_files(concurrency: int) -> Finding:
+def _open_files(connections: int) -> Finding:
     try:
-        allow(concurrency)
+        allow(connections)
     except RunError as error:
         return Finding("problem", str(error))
-    return Finding("ok", f"open files: enough for {concurrency:,} requests at a time, which need about {needed(concurrency):,}")
+    return Finding("ok", f"open files: enough for {connections:,} connections at a time, which need about {needed(connections):,}")
 
 
 def _config(path: Path, *, offline: bool) -> Iterator[Finding]:
@@ -119,11 +119,11 @@ def _config(path: Path, *, offline: bool) -> Iterator[Finding]:
     except RunError as error:
         yield Finding("problem", str(error), f"evalrunner schema and the README say what {path} may hold")
         return
-    yield _open_files(sum(plan.limits(model).concurrency for model in plan.everybody))
     variables = list(_variables(plan))
     yield from variables
     if any(finding.level == "problem" for finding in variables):
         return
+    yield _open_files(plan.connections(plan.everybody))
     redactor = Redactor(plan.secrets())
     try:
         launch.check(plan.accounts.values(), plan.config.folder)

@@ -25,7 +25,7 @@ from evalrunner.records import ANSWERED
 from evalrunner.results import Run
 from evalrunner.store.run_dir import Settings
 
-REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"} | ({} if sys.platform == "win32" else {signal.SIGHUP: "terminated"})
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated"}
 GRACE_S = 30.0
 
 

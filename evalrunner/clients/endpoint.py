@@ -48,11 +48,6 @@ class Endpoint:
             raise PluginError(f"provider {account.name}: no transport is called {account.transport!r} (known: {', '.join(_TRANSPORTS)})")
         self._transport = transport or _TRANSPORTS[account.transport](base, account.timeouts, clock)
 
-    @property
-    def account_headers(self) -> dict[str, str]:
-        """What every request of the account carries, whatever its content is."""
-        return {name: value for name, value in self._headers.items() if name != "content-type"}
-
     def now_s(self) -> float:
         """The wall clock."""
         return self._clock.wall_us(self._clock.now_ns()) / 1e6

@@ -140,6 +140,8 @@ class Limiter:
         self._congestion.parked(now, self._parked_ns)
 
     def _learn(self, permit: Permit, error: RequestError | EndpointError | None, now: int) -> None:
+        if not isinstance(error, RateLimitedError) and (error is None or error.phase != "connect"):
+            self._refused_ns = 0  # it was taken, whatever became of it
         if isinstance(error, TransportError | DeadlineError):
             # Other deadlines pass for slow answers too: they say something about nobody's being at home only if they were asked as a probe.
             if permit.probe or isinstance(error, TransportError) or error.phase == "connect":
@@ -152,7 +154,6 @@ class Limiter:
             if shut_s:
                 self.park(shut_s)
         else:
-            self._refused_ns = 0
             self._congestion.passed(permit.admitted_ns)
             if isinstance(error, ServerError):
                 self._congestion.troubled(now)

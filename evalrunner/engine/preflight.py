@@ -18,6 +18,7 @@ from evalrunner.errors import (
     RateLimitedError,
     RejectedError,
     RequestError,
+    RunError,
     ServerError,
     TransportError,
     UnknownModelError,
@@ -93,6 +94,10 @@ async def ask(request: Request, client: Client, clock: Clock) -> RequestError | 
             await clock.sleep(1)
         except (RequestError, EndpointError) as error:
             return error
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001 - somebody's client: as in the run, its mistake is one answer that cannot be used
+            return BadOutputError(f"the client failed: {type(error).__name__}: {error}")
         else:
             return None
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from itertools import product
@@ -154,6 +154,15 @@ class Plan:
     def bucket(self, model: Model) -> tuple[str, Limits]:
         """The bucket the model's requests are counted in, by name, and what holds for that."""
         return self._buckets[model]
+
+    def connections(self, models: Iterable[Model]) -> int:
+        """How many these have open at a time at most. What the run starts itself has both ends of each."""
+        found = {}
+        for model in models:
+            name, limits = self.bucket(model)
+            ours = self._providers[model.provider].kind in STARTED_HERE and not self.accounts[model.provider].base_url
+            found[name] = limits.concurrency * (2 if ours else 1)
+        return sum(found.values())
 
     @cached_property
     def _buckets(self) -> dict[Model, tuple[str, Limits]]:

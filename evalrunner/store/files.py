@@ -107,15 +107,16 @@ def disk_errors(path: Path) -> Iterator[None]:
 def whole_file(path: Path, files: Files | None = None) -> Iterator[Path]:
     """A hidden file to write, which takes the place of `path` at the end: nobody ever opens half of it, and a failure leaves nothing behind.
 
-    Raises `RunError` that says what could not be written. A device or a pipe is written to as it is.
+    Raises `RunError` that says what could not be written. A device or a pipe is written to as it is; a link stays one.
     """
     files = files or Files()
     if path.exists() and not path.is_file():
         with told(path):
             yield path
         return
-    hidden = path.with_name(f".{path.name}.new")
     with told(path):
+        target = path.resolve()  # beside a link, a rename might have to cross file systems
+        hidden = target.with_name(f".{target.name}.new")
         try:
             yield hidden
             fd = files.open(hidden, os.O_RDONLY)
@@ -123,9 +124,9 @@ def whole_file(path: Path, files: Files | None = None) -> Iterator[Path]:
                 files.fsync(fd)
             finally:
                 files.close(fd)
-            files.rename(hidden, path.resolve())
-            files.sync_directory(path.parent)
-        except OSError:
+            files.rename(hidden, target)
+            files.sync_directory(target.parent)
+        except BaseException:
             with suppress(OSError):
                 hidden.unlink(missing_ok=True)
             raise

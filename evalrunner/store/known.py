@@ -81,7 +81,11 @@ class KnownRows:
         """Count a new row; returns the file of the old row it replaces, if there is one."""
         self.outcomes[outcome] += 1
         self._unscored += unscored
-        return self.take(key) if self.open or self.unscored else None
+        if not (self.open or self.unscored):
+            return None
+        if digest(key) in self.unscored:
+            self._final.add(digest(key))  # `missing` may not have come to it yet, and it has its answer
+        return self.take(key)
 
     def take(self, key: str) -> str | None:
         """Forget the old row of `key`; returns its file."""

@@ -83,20 +83,22 @@ class Ledger:
         """Give parts new content and change fields of the manifest, all in one step."""
         self._publish(fresh, [], **changes)
 
-    def sort_out(self, planned: Callable[[str], bool]) -> tuple[int, int]:
-        """Move rows of `results` whose key is not planned to `superseded`, and planned ones back, all in one step; returns how many went and came."""
+    def sort_out(self, moves: Mapping[str, Callable[[str], bool]]) -> tuple[int, int]:
+        """Move rows between `results` and `superseded`, all in one step; returns how many went and came. `moves`: table -> whether a key leaves it, asked once
+        for each row.
+        """
         fresh: dict[str, Iterable[pa.Table]] = {}
-        moved = {"results": 0, "superseded": 0}
+        moved = dict.fromkeys(moves, 0)
         number = self.manifest.next_part
         for part in self.manifest.parts:
-            if part.table not in moved:
+            if part.table not in moves:
                 continue
-            path, here = self.run / part.file, part.table == "results"
-            stays = pa.array([planned(key) == here for key in parts.read(path, ["key"])["key"].to_pylist()], pa.bool_())
-            if going := part.rows - sum(stays.to_pylist()):
-                fresh[part.file] = _chosen(path, stays)
-                fresh[f"{'superseded' if here else 'results'}/part-{number:05}.parquet"] = _chosen(path, pc.invert(stays))
-                moved[part.table] += going
+            path, leaves = self.run / part.file, moves[part.table]
+            going = pa.array([leaves(key) for key in parts.read(path, ["key"])["key"].to_pylist()], pa.bool_())
+            if count_going := sum(going.to_pylist()):
+                fresh[part.file] = _chosen(path, pc.invert(going))
+                fresh[f"{'superseded' if part.table == 'results' else 'results'}/part-{number:05}.parquet"] = _chosen(path, going)
+                moved[part.table] += count_going
                 number += 1
         if fresh:
             self._files.make_directory(self.run / "superseded")

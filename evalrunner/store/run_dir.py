@@ -115,7 +115,7 @@ class RunDir:
 
     def unscored(self) -> dict[str, dict[str, Any]]:
         """Key -> row of the answers that earlier sessions did not score to the end, as `rescore` takes it."""
-        return unscored_rows(self.path) if self._known.unscored else {}
+        return unscored_rows(self.path, sorted({row.file for row in self._known.unscored.values()}))
 
     def judgements(self) -> dict[str, Judgement]:
         """Id -> judgement of what earlier sessions asked and had answered, for the requests that are not done."""

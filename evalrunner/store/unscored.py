@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evalrunner.records import ANSWERED, Judgement
+from evalrunner.store import parts
 from evalrunner.store.known import still_to_come
-from evalrunner.store.readers import read_judgements, read_results
+from evalrunner.store.readers import read_judgements
 
 _STORED = set(Judgement.__struct_fields__) - {"started_us"}
 
 
-def unscored_rows(run: Path) -> dict[str, dict[str, Any]]:
-    """Key -> row, in the form of `rows.py`: times as microseconds, scores as text, tags as a list of pairs."""
-    table = read_results(run)
-    table = table.filter(pa.array(still_to_come(table), pa.bool_()))
-    for at, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):
-            table = table.set_column(at, field.name, table[field.name].cast(pa.int64()))
-    return {row["key"]: _travelling(row) for row in table.to_pylist()}
+def unscored_rows(run: Path, files: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Key -> row, out of these parts one at a time, in the form of `rows.py`: times as microseconds, scores as text, tags as a list of pairs."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        table = parts.read(run / file)
+        table = table.filter(pa.array(still_to_come(table), pa.bool_()))
+        for at, field in enumerate(table.schema):
+            if pa.types.is_timestamp(field.type):
+                table = table.set_column(at, field.name, table[field.name].cast(pa.int64()))
+        found |= {row["key"]: _travelling(row) for row in table.to_pylist()}
+    return found
 
 
 def answered_judgements(run: Path) -> Iterator[Judgement]:
