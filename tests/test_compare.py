@@ -73,6 +73,15 @@ def test_bounds_count_what_each_side_planned():
     assert (found.low_bound, found.high_bound) == pytest.approx((-2 / 3, 0.0))
 
 
+def test_a_side_that_was_asked_once_is_no_steadier_for_the_other_s_ten_trials():
+    """A baseline of ten trials against one answer each is the same comparison turned round: the interval is its mirror image, and as wide."""
+    often = [rows([1.0] * 27 + [float(at < 5)] * 3, trial=at) for at in range(10)]
+    once = rows([1.0] * 28 + [0.0] * 2)
+    there = only(compare(side("often", *often, trials=10), side("once", once))).metrics["score_exact"]
+    back = only(compare(side("once", once), side("often", *often, trials=10))).metrics["score_exact"]
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
 def test_mcnemar_is_for_one_trial_of_right_or_wrong():
     """Halves of a graded score and means over trials have no exact McNemar test; the sign flips of the difference say it then."""
     graded = only(compare(side("old", rows([0.9, 0.2] * 10)), side("new", rows([0.4, 0.2] * 10))))
