@@ -11,6 +11,7 @@ from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.paired import mcnemar_p, score_difference, tango, verdict
 from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.rules import Rule
+from evalrunner.cli.verdict_words import metric_words
 from evalrunner.errors import ConfigError, DatasetError
 
 
@@ -280,3 +281,11 @@ def test_the_verdict_keeps_its_error_rates():
             worse[drop] += verdict(*score_difference(old, new, 3.0)[1:3]) == "worse"
     assert worse[0.0] <= 20
     assert worse[0.1] >= 390
+
+
+def test_an_answer_whose_time_was_not_measured_is_not_called_unanswered():
+    """Where this process stood still there is an answer and no latency: the line says so, and `unanswered` is kept for what was not answered."""
+    timed = [rows([1.0, 1.0, None, 1.0], latency_ms=pa.array(times, pa.float64())) for times in ([5.0, None, None, 7.0], [6.0, 9.0, None, 9.0])]
+    metrics = only(compare(side("old", timed[0]), side("new", timed[1]))).metrics
+    assert "2 left out that lack it" in metric_words(metrics["latency_ms"])
+    assert "1 unanswered left out" in metric_words(metrics["score_exact"])
