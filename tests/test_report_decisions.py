@@ -88,7 +88,7 @@ def test_the_report_says_what_the_gate_says(desk, tmp_path):
     assert er.make_report(path, tmp_path / "again.html").read_text("utf-8") == first
     shutil.rmtree(desk.folder / "blessed")
     text = visible(er.make_report(path, tmp_path / "later.html").read_text("utf-8"))
-    assert re.search(r"no data – drop of score_numeric ≤ 0.25 \S+blessed: ", text)
+    assert re.search(r"no data – drop of score_numeric ≤ 0.25 score_numeric: no data \(\S+blessed: ", text)
     assert re.search(r"failed \S+ score_numeric ≥ 0.9", text)
 
 
@@ -101,6 +101,17 @@ def test_a_gate_about_some_cells_shows_what_changed_in_those(desk):
     text = visible((path / "report.html").read_text("utf-8"))
     assert re.search(r"q against \S+both Worse", text)
     assert re.search(r"failed q drop of score_numeric ≤ 0.05", text)
+
+
+def test_gates_about_different_cells_show_what_changed_in_all(desk):
+    """Two limits with a `where` of their own and one baseline: the page has every cell against it, beside the limits."""
+    desk.run("two", prompts=f"p: {IN_USE}, q: {IN_USE}")
+    limits = [f"{{metric: score_numeric, max_drop: {drop}, baseline: two, where: {{prompt: {prompt}}}}}" for prompt, drop in (("p", 0.05), ("q", 0.1))]
+    path, code = desk.run("guarded-two", prompts=f"p: {IN_USE}, q: {HASTY}", gate=f"gate: [{', '.join(limits)}]")
+    text = visible((path / "report.html").read_text("utf-8"))
+    assert "Against the baseline" in text
+    assert code == ("failed q drop of score_numeric ≤ 0.1" in text)
+    assert re.search(r"Lost: right before, wrong now", text)
 
 
 def test_a_renamed_prompt_is_compared_in_the_report(desk, tmp_path):
