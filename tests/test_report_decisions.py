@@ -169,6 +169,19 @@ def test_many_limits_show_what_is_open_first():
     assert page.index("cell 11") < page.index("<details", page.index("cell 11")) < page.index("cell 0<")
 
 
+@pytest.mark.parametrize("scored", [0, 4], ids=["none", "too few to be ranked"])
+def test_what_nothing_can_be_held_against_is_not_called_best(scored):
+    """Where only one configuration has the score, as the prompt that a judge holds against the one in use, the page tells the score and no winner."""
+    run = with_scores(
+        fabricate(20, models=["qwen-turbo", "qwen-max"], prompts=["plain"], failing=0),
+        lambda model, value, row: value if model == "qwen-max" or row // 2 < scored else None,
+    )
+    text = visible(render(run.summary, run.rows))
+    assert re.search(r"Score qwen-max [\d.]+ % on exact, 95 % interval \S+, over 20 samples. No other configuration has enough of this score", text)
+    assert "ahead of every other" not in text
+    assert "Best quality" not in text
+
+
 def test_cheapest_and_fastest_say_how_far_from_the_best_they_may_be():
     """With twenty samples the cheapest of all ties with the best; the card says that this is not "equal", and what twenty samples can show."""
     run = with_scores(fabricate(20, models=["qwen-turbo", "qwen-max"], prompts=["plain"], failing=0), twenty)

@@ -129,6 +129,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "v_as_fast": ("Not clearly slower: {names}.", "未明显更慢：{names}。"),
     "v_tied": ("{n} tied at the top", "{n} 个并列第一"),
     "v_score_is": ("{score} on {scorer}, 95 % interval {span}, over {n} samples.", "{scorer} 得分 {score}，95 % 区间 {span}，共 {n} 个样本。"),
+    "v_alone": ("No other configuration has enough of this score to be held against it.", "没有其他配置有足够的该项得分可与之比较。"),
     "v_ahead": ("{score} on {scorer} ({span}), ahead of every other configuration.", "{scorer} 得分 {score}（{span}），优于其他所有配置。"),
     "v_no_difference": (
         "No difference shown between {names}. The leader has {score} on {scorer} ({span}).",
