@@ -11,6 +11,7 @@ from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.paired import mcnemar_p, score_difference, tango, verdict
 from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.rules import Rule
+from evalrunner.analysis.scorings import changed, scorings_of
 from evalrunner.cli.verdict_words import metric_words
 from evalrunner.errors import ConfigError, DatasetError
 
@@ -289,3 +290,13 @@ def test_an_answer_whose_time_was_not_measured_is_not_called_unanswered():
     metrics = only(compare(side("old", timed[0]), side("new", timed[1]))).metrics
     assert "2 left out that lack it" in metric_words(metrics["latency_ms"])
     assert "1 unanswered left out" in metric_words(metrics["score_exact"])
+
+
+def test_labels_change_no_score():
+    """A judge that is held against people since last week scores as it did: the runs before and after are compared."""
+    before, labelled, other = (
+        {"prompt_sets": [{"name": "set", "scorers": ["judge"]}], "scorers": [{"name": "judge", "kind": "judge", "options": options}]}
+        for options in ({"rubric": "r"}, {"rubric": "r", "calibration": {"labels": "labels.csv"}}, {"rubric": "another"})
+    )
+    assert changed(scorings_of(before, "set"), scorings_of(labelled, "set")) == {}
+    assert changed(scorings_of(before, "set"), scorings_of(other, "set")) == {"score_judge": 'rubric: "r" → "another"'}
