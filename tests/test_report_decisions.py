@@ -139,6 +139,20 @@ def test_the_baseline_card_speaks_of_the_worst_score():
     assert "计入未回答：−" in chinese(page)
 
 
+@pytest.mark.parametrize("models", [["qwen-max"], ["qwen-turbo", "qwen-max"]], ids=["alone", "among others"])
+def test_nothing_measured_is_not_called_no_difference(models):
+    """Where no sample has a score on both sides the gate has no data, and so has the page."""
+    old, new = (fabricate(20, models=[*models, "qwen-plus"], prompts=["plain"], failing=0, seed=seed) for seed in (3, 4))
+    old = with_scores(old, lambda model, value, _: None if model == "qwen-max" else value)
+    judged = held_against(old, new)
+    pairs = tuple(pair for pair in judged.comparison.pairs if pair.candidate.model in models)
+    page = render(new.summary, new.rows, judged=judged._replace(comparison=msgspec.structs.replace(judged.comparison, pairs=pairs), flips=()))
+    text = visible(page)
+    assert re.search("No data: 1 of 2" if len(models) > 1 else "qwen-max against reports/blessed No data No sample has exact on both sides", text)
+    assert "lost and 0 gained of 0 samples" not in text
+    assert re.search(r"qwen-max No data", text[text.index("Against the baseline Each") :])
+
+
 def test_every_limit_of_a_gate_is_told_in_both_languages():
     """Passed, failed, open with the samples it takes, and not measured: each with its word, its number and its interval."""
     run = fabricate(20, models=["qwen-max"], prompts=["plain"])

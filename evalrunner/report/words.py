@@ -163,6 +163,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "v_needed": ("About {n} samples would decide.", "约需 {n} 个样本才能判断。"),
     "v_needed_most": ("Up to {n} samples would decide the open ones.", "尚未确定的至多需 {n} 个样本。"),
+    "v_nothing": ("No sample has {scorer} on both sides.", "没有样本在两侧都有 {scorer} 得分。"),
+    "b_nothing": ("No data", "无数据"),
     "b_better": ("Better", "更好"),
     "b_worse": ("Worse", "更差"),
     "b_kept": ("Not worse", "不更差"),
