@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 
 from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.flips import flipped_samples
-from evalrunner.analysis.rules import Gate, Rule, as_text, metric_problem, rule_of
+from evalrunner.analysis.rules import Gate, as_text, metric_problem, rule_of
 from evalrunner.analysis.summary import Summary, summarise
 from evalrunner.decisions import Chosen, check_run
 from evalrunner.errors import ConfigError, EvalRunnerError
@@ -26,7 +25,7 @@ from evalrunner.store.run_dir import read_judgements, rows_of
 
 class _Usual(NamedTuple):
     baseline: Path
-    rule: Rule
+    where: Mapping[str, Any]
 
 
 def page_of(run: Chosen, *, baseline: str | os.PathLike[str] | None, options: Options, lang: str) -> str:
@@ -68,8 +67,8 @@ def _judged(run: Chosen, whole: Summary, baseline: str | os.PathLike[str] | None
     with suppress(EvalRunnerError):  # then its gate is told as not judged, with the reason
         if results and (usual := _usual(gates)):
             old = Chosen(usual.baseline)
-            old.where = run.where = {name: as_text(value) for name, value in usual.rule.where.items()}
-            return _held(old, run, options, found)
+            old.where = run.where = {name: as_text(value) for name, value in usual.where.items()}
+            return _held(old, run, replace(options, leave_out_changed_scorers=True), found)  # as the gate does; it has said so before the run
     return found
 
 
@@ -82,9 +81,11 @@ def _gates(run: Chosen) -> list[Gate]:
 
 
 def _usual(gates: list[Gate]) -> _Usual | None:
-    """What the run is gated against, where that is one run and one choice of cells."""
-    found = {(gate.baseline, json.dumps(gate.rule.where, sort_keys=True)): _Usual(gate.baseline, gate.rule) for gate in gates if gate.baseline is not None}
-    return found.popitem()[1] if len(found) == 1 else None
+    """What the run is gated against, where that is one run: the cells that every such limit is about, all of them where that differs."""
+    named = [_Usual(gate.baseline, gate.rule.where) for gate in gates if gate.baseline is not None]
+    if len({one.baseline for one in named}) != 1:
+        return None
+    return named[0] if all(one == named[0] for one in named) else _Usual(named[0].baseline, {})
 
 
 def _held(old: Chosen, new: Chosen, options: Options, found: Judged) -> Judged:

@@ -15,6 +15,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from evalrunner.analysis.rows import Rows, as_table, columns_needed, names_of
+from evalrunner.analysis.scorings import changed, scorings_of
 from evalrunner.analysis.summary import run_facts
 from evalrunner.analysis.tables import RunFacts
 from evalrunner.decisions import Chosen
@@ -57,12 +58,9 @@ def _refuse_unlike(runs: Sequence[Chosen]) -> None:
         problems += [f"{other.name}: prompt set {name} has other samples than in {first.name}, or one of them has none" for name in unlike]
         if first.manifest["plan"].get("trials") != other.manifest["plan"].get("trials"):
             problems.append(f"{other.name}: has other trials than {first.name}")
-        mine = {one["name"]: one for one in first.manifest["plan"].get("scorers", [])}
-        problems += [
-            f"{other.name}: scorer {one['name']} has other settings than in {first.name}"
-            for one in other.manifest["plan"].get("scorers", [])
-            if mine.get(one["name"], one) != one
-        ]
+        for name in sets:
+            how = changed(scorings_of(first.plan, name), scorings_of(other.plan, name))
+            problems += [f"{other.name}: {name}: {score} was computed differently than in {first.name} ({what})" for score, what in how.items()]
     if problems:
         raise DatasetError(*problems, "(hint: one report holds runs over the same data; `evalrunner compare` pairs what runs have in common)")
 

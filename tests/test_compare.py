@@ -11,6 +11,8 @@ from evalrunner.analysis.compare import Options, compare
 from evalrunner.analysis.paired import mcnemar_p, score_difference, tango, verdict
 from evalrunner.analysis.pairing import Side
 from evalrunner.analysis.rules import Rule
+from evalrunner.analysis.scorings import changed, scorings_of
+from evalrunner.cli.verdict_words import metric_words
 from evalrunner.errors import ConfigError, DatasetError
 
 
@@ -71,6 +73,15 @@ def test_bounds_count_what_each_side_planned():
     new = [rows([1.0 if trial == 0 else None] * 10, trial=trial) for trial in range(3)]
     found = only(compare(side("old", rows([1.0] * 10)), side("new", *new, trials=3))).metrics["score_exact"]
     assert (found.low_bound, found.high_bound) == pytest.approx((-2 / 3, 0.0))
+
+
+def test_a_side_that_was_asked_once_is_no_steadier_for_the_other_s_ten_trials():
+    """A baseline of ten trials against one answer each is the same comparison turned round: the interval is its mirror image, and as wide."""
+    often = [rows([1.0] * 27 + [float(at < 5)] * 3, trial=at) for at in range(10)]
+    once = rows([1.0] * 28 + [0.0] * 2)
+    there = only(compare(side("often", *often, trials=10), side("once", once))).metrics["score_exact"]
+    back = only(compare(side("once", once), side("often", *often, trials=10))).metrics["score_exact"]
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
 
 
 def test_mcnemar_is_for_one_trial_of_right_or_wrong():
@@ -271,3 +282,21 @@ def test_the_verdict_keeps_its_error_rates():
             worse[drop] += verdict(*score_difference(old, new, 3.0)[1:3]) == "worse"
     assert worse[0.0] <= 20
     assert worse[0.1] >= 390
+
+
+def test_an_answer_whose_time_was_not_measured_is_not_called_unanswered():
+    """Where this process stood still there is an answer and no latency: the line says so, and `unanswered` is kept for what was not answered."""
+    timed = [rows([1.0, 1.0, None, 1.0], latency_ms=pa.array(times, pa.float64())) for times in ([5.0, None, None, 7.0], [6.0, 9.0, None, 9.0])]
+    metrics = only(compare(side("old", timed[0]), side("new", timed[1]))).metrics
+    assert "2 left out that lack it" in metric_words(metrics["latency_ms"])
+    assert "1 unanswered left out" in metric_words(metrics["score_exact"])
+
+
+def test_labels_change_no_score():
+    """A judge that is held against people since last week scores as it did: the runs before and after are compared."""
+    before, labelled, other = (
+        {"prompt_sets": [{"name": "set", "scorers": ["judge"]}], "scorers": [{"name": "judge", "kind": "judge", "options": options}]}
+        for options in ({"rubric": "r"}, {"rubric": "r", "calibration": {"labels": "labels.csv"}}, {"rubric": "another"})
+    )
+    assert changed(scorings_of(before, "set"), scorings_of(labelled, "set")) == {}
+    assert changed(scorings_of(before, "set"), scorings_of(other, "set")) == {"score_judge": 'rubric: "r" → "another"'}

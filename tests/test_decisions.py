@@ -363,6 +363,16 @@ def test_ci_gets_junit_markdown_annotations_and_a_summary(runs, tmp_path):
     assert "<summary>Lost: " in files[2].read_text(encoding="utf-8")
 
 
+def test_a_reader_who_went_away_takes_nothing_from_the_verdict(runs, tmp_path):
+    """`evalrunner compare … | head -1` ends with 1 all the same, and the files for the pull request are there."""
+    gone, stdout = os.pipe()
+    os.close(gone)
+    words = ["compare", runs["base"], runs["worse"], "--junit", str(tmp_path / "junit.xml")]
+    said = subprocess.run([sys.executable, "-m", "evalrunner", *words], stdout=stdout, stderr=subprocess.PIPE, check=False)
+    os.close(stdout)
+    assert (said.returncode, said.stderr, (tmp_path / "junit.xml").exists()) == (1, b"", True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

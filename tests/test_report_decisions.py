@@ -88,7 +88,7 @@ def test_the_report_says_what_the_gate_says(desk, tmp_path):
     assert er.make_report(path, tmp_path / "again.html").read_text("utf-8") == first
     shutil.rmtree(desk.folder / "blessed")
     text = visible(er.make_report(path, tmp_path / "later.html").read_text("utf-8"))
-    assert re.search(r"no data – drop of score_numeric ≤ 0.25 score_numeric: no data \(\S+blessed: no run here", text)
+    assert re.search(r"no data – drop of score_numeric ≤ 0.25 score_numeric: no data \(\S+blessed: ", text)
     assert re.search(r"failed \S+ score_numeric ≥ 0.9", text)
 
 
@@ -101,6 +101,17 @@ def test_a_gate_about_some_cells_shows_what_changed_in_those(desk):
     text = visible((path / "report.html").read_text("utf-8"))
     assert re.search(r"q against \S+both Worse", text)
     assert re.search(r"failed q drop of score_numeric ≤ 0.05", text)
+
+
+def test_gates_about_different_cells_show_what_changed_in_all(desk):
+    """Two limits with a `where` of their own and one baseline: the page has every cell against it, beside the limits."""
+    desk.run("two", prompts=f"p: {IN_USE}, q: {IN_USE}")
+    limits = [f"{{metric: score_numeric, max_drop: {drop}, baseline: two, where: {{prompt: {prompt}}}}}" for prompt, drop in (("p", 0.05), ("q", 0.1))]
+    path, code = desk.run("guarded-two", prompts=f"p: {IN_USE}, q: {HASTY}", gate=f"gate: [{', '.join(limits)}]")
+    text = visible((path / "report.html").read_text("utf-8"))
+    assert "Against the baseline" in text
+    assert code == ("failed q drop of score_numeric ≤ 0.1" in text)
+    assert re.search(r"Lost: right before, wrong now", text)
 
 
 def test_a_renamed_prompt_is_compared_in_the_report(desk, tmp_path):
@@ -126,6 +137,20 @@ def test_the_baseline_card_speaks_of_the_worst_score():
     assert "Lost: right before, wrong now · second" in text
     assert "With the unanswered counted: −" in text
     assert "计入未回答：−" in chinese(page)
+
+
+@pytest.mark.parametrize("models", [["qwen-max"], ["qwen-turbo", "qwen-max"]], ids=["alone", "among others"])
+def test_nothing_measured_is_not_called_no_difference(models):
+    """Where no sample has a score on both sides the gate has no data, and so has the page."""
+    old, new = (fabricate(20, models=[*models, "qwen-plus"], prompts=["plain"], failing=0, seed=seed) for seed in (3, 4))
+    old = with_scores(old, lambda model, value, _: None if model == "qwen-max" else value)
+    judged = held_against(old, new)
+    pairs = tuple(pair for pair in judged.comparison.pairs if pair.candidate.model in models)
+    page = render(new.summary, new.rows, judged=judged._replace(comparison=msgspec.structs.replace(judged.comparison, pairs=pairs), flips=()))
+    text = visible(page)
+    assert re.search("No data: 1 of 2" if len(models) > 1 else "qwen-max against reports/blessed No data No sample has exact on both sides", text)
+    assert "lost and 0 gained of 0 samples" not in text
+    assert re.search(r"qwen-max No data", text[text.index("Against the baseline Each") :])
 
 
 def test_every_limit_of_a_gate_is_told_in_both_languages():
@@ -156,6 +181,19 @@ def test_many_limits_show_what_is_open_first():
     text = visible(page)
     assert text.index("cell 11") < text.index("11 limits passed") < text.index("cell 0")
     assert page.index("cell 11") < page.index("<details", page.index("cell 11")) < page.index("cell 0<")
+
+
+@pytest.mark.parametrize("scored", [0, 4], ids=["none", "too few to be ranked"])
+def test_what_nothing_can_be_held_against_is_not_called_best(scored):
+    """Where only one configuration has the score, as the prompt that a judge holds against the one in use, the page tells the score and no winner."""
+    run = with_scores(
+        fabricate(20, models=["qwen-turbo", "qwen-max"], prompts=["plain"], failing=0),
+        lambda model, value, row: value if model == "qwen-max" or row // 2 < scored else None,
+    )
+    text = visible(render(run.summary, run.rows))
+    assert re.search(r"Score qwen-max [\d.]+ % on exact, 95 % interval \S+, over 20 samples. No other configuration has enough of this score", text)
+    assert "ahead of every other" not in text
+    assert "Best quality" not in text
 
 
 def test_cheapest_and_fastest_say_how_far_from_the_best_they_may_be():

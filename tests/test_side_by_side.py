@@ -69,3 +69,10 @@ def test_only_what_is_alike_stands_in_one_page(runs, tmp_path):
             er.make_report([runs["old"], runs["new"]], **options)
     with pytest.raises(ConfigError, match="is of the whole of them"):
         er.make_report([f"{runs['two']}[prompt=p]", runs["new"]], tmp_path / "report.html")
+
+
+def test_scores_that_were_computed_differently_stand_in_no_page_together(runs, tmp_path):
+    """`compare` refuses another target or other options of a scorer, and so does a page of both runs: ties between such scores would mean nothing."""
+    strict = er.run(runs["old"].parent / "old.yaml", out=tmp_path / "strict", limit=60, overrides=['prompt_sets.0.target="{{ answer + 1 }}"'])
+    with pytest.raises(DatasetError, match=r"strict: sums: score_numeric was computed differently than in .*old \(target: .*answer \+ 1"):
+        er.make_report([runs["old"], strict], tmp_path / "report.html")

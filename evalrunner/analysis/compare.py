@@ -195,7 +195,8 @@ def _compare_pair(sides: tuple[Rows, Rows], pair: _Pair, units: Mapping[str, tup
         have = ~np.isnan(both[0]) & ~np.isnan(both[1])
         a, b, margin = both[0][have], both[1][have], options.margin(name, second)
         if is_score(name):
-            repeats = max(1.0, float(mine.requests[matched.baseline][have].mean())) if have.any() else 1.0
+            answers = (mine.requests[matched.baseline][have], theirs.requests[matched.candidate][have])
+            repeats = max(1.0, min(float(one.mean()) for one in answers)) if have.any() else 1.0
             result = _conclusion(name, score_difference(a, b, repeats), (a, b), have, margin)
             metrics[name] = replace(result, **_bounds(mine, theirs, matched, trials))
             flips[name] = _flips(np.array(matched.ids, dtype=object)[have], a, b, exact=trials == (1, 1) and is_binary(a) and is_binary(b))

@@ -77,7 +77,7 @@ def _effect(prompt_set: str, metric: str, level: _Level, table: Floats, trials: 
     mine, theirs = (np.where(have, side, 0.0).sum(axis=0)[use] / cells[use] for side in (a, b))
     if np.count_nonzero(use) < 2:
         return None
-    repeats = float(cells[use].mean() * trials[level.baseline].mean())
+    repeats = float(cells[use].mean() * min(trials[level.baseline].mean(), trials[level.candidate].mean()))
     result = score_difference(mine, theirs, repeats) if is_score(metric) else mean_difference(mine, theirs)
     p = sign_flip_p(theirs - mine)
     return Effect(

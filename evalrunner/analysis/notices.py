@@ -83,7 +83,7 @@ def _answers(tries: Attempts | None, cells: Sequence[CellSummary], models: Seque
             unscored[name] = unscored.get(name, 0) + cell.answered - estimate.scored
     for name, count in unscored.items():
         if count > 0:
-            yield _notice("unscored", f"{count} answers have no score of {name}: the scorer failed on them.", scorer=name, count=count)
+            yield _notice("unscored", f"{count} answers have no score of {name}; score_{name}_why has the reasons.", scorer=name, count=count)
     if tries is not None and (replaced := int(np.count_nonzero(tries.replaced))):
         yield _notice("replaced", f"{replaced} answers held characters that UTF-8 cannot; they were replaced by U+FFFD.", count=replaced)
 

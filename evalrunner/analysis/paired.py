@@ -33,7 +33,8 @@ def score_difference(baseline: Floats, candidate: Floats, trials: float = 1.0) -
 
     With one trial of a 0/1 score: Tango's interval, from the samples gained and lost. Else the Bayesian bootstrap of `intervals.mean_intervals` on the scale
     -1..1, widened from the normal quantile and n + 1 to Student's and n - 1. At either end it adds (PAIR_END s² + PAIR_LEAST) / trials samples, s being the
-    share of samples that score exactly 0 or 1 on both sides: where most do, thirty samples may just not have met a rare flip.
+    share of samples that score exactly 0 or 1 on both sides: where most do, thirty samples may just not have met a rare flip. `trials`: of the side that has
+    fewer; three answers of one side do not make the other's single one any steadier.
     """
     d = candidate - baseline
     n = d.size

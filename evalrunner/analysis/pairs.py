@@ -32,7 +32,7 @@ def pairs(rows: Rows, scored: Mapping[str, Scored]) -> list[Pair]:
             for a, b in combinations(best, 2):
                 both = have[a] & have[b]
                 if both.any():
-                    compared.append(_pair((prompt_set, scorer, members[a], members[b]), table[a][both], table[b][both], float(trials[a])))
+                    compared.append(_pair((prompt_set, scorer, members[a], members[b]), table[a][both], table[b][both], float(min(trials[a], trials[b]))))
             adjusted = holm([pair.p for pair in compared])
             found += [replace(pair, p_holm=float(p)) for pair, p in zip(compared, adjusted, strict=True)]
     return found

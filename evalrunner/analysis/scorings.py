@@ -27,7 +27,8 @@ def scorings_of(plan: Mapping[str, Any], prompt_set: str) -> Scorings | None:
 
 
 def _scoring(written: Mapping[str, Any], target: str | None, judges: list[Any] | None) -> dict[str, Any]:
-    return {"scorer": written.get("kind"), **(written.get("options") or {}), "target": target, **({"judges": judges} if judges else {})}
+    options = {name: value for name, value in (written.get("options") or {}).items() if name != "calibration"}  # people's labels change no score
+    return {"scorer": written.get("kind"), **options, "target": target, **({"judges": judges} if judges else {})}
 
 
 def one_sided(baseline: Scorings | None, candidate: Scorings | None) -> dict[str, str]:

@@ -52,7 +52,7 @@ def _gaps(rows: Rows, tags: Mapping[str, Factor], table: _Table) -> Iterator[tup
             for row, cell in enumerate(table.members):
                 both = inside & have[row]
                 if row != best and both.any():
-                    d = score_difference(table.scores[best][both], table.scores[row][both], float(table.trials[best]))
+                    d = score_difference(table.scores[best][both], table.scores[row][both], float(min(table.trials[best], table.trials[row])))
                     yield (tag, value, cell), SliceGap(against=table.members[best], n=d.n, difference=d.value, low=d.low, high=d.high)
 
 

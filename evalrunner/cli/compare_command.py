@@ -8,7 +8,7 @@ import msgspec
 
 from evalrunner.analysis.compare import Options
 from evalrunner.analysis.rules import Rule, rule_of
-from evalrunner.cli.saying import command
+from evalrunner.cli.saying import command, reader_may_leave
 from evalrunner.cli.verdict_files import junit, markdown, tell_github
 from evalrunner.cli.verdict_words import decision_lines
 from evalrunner.decisions import EXIT_CODES, decide, open_both
@@ -69,10 +69,11 @@ def main(args: argparse.Namespace) -> int:
     )
     decision = decide(*open_both(args.baseline, args.candidate), [rule for text in args.gate for rule in rules_of(text)], options)
     strict = args.inconclusive == "fail"
-    if args.json:
-        print(escaped(msgspec.json.format(msgspec.json.encode(decision)).decode()))
-    else:
-        print("\n".join(decision_lines(decision)))
+    with reader_may_leave():
+        if args.json:
+            print(escaped(msgspec.json.format(msgspec.json.encode(decision)).decode()))
+        else:
+            print("\n".join(decision_lines(decision)))
     if args.junit:
         with whole_file(args.junit) as hidden:
             hidden.write_bytes(junit(decision, inconclusive_fails=strict))

@@ -1,6 +1,9 @@
-"""The way to stderr, for progress and messages. A terminal that is gone is no error: the work is not."""
+"""The way to stderr, for progress and messages, and to stdout for verdicts. A terminal that is gone is no error: the work is not."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from evalrunner.plain import plain
 
@@ -16,3 +19,13 @@ def command(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         return
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """For what is printed beside an exit code: a reader of stdout who went away, as `| head` does, takes nothing from the code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from types import FrameType
 from evalrunner.analysis.gates import gates_state
 from evalrunner.cli.compare_command import add_inconclusive
 from evalrunner.cli.progress import shown
-from evalrunner.cli.saying import command, say
+from evalrunner.cli.saying import command, reader_may_leave, say
 from evalrunner.cli.tables import print_summary
 from evalrunner.cli.verdict_files import gate_markdown, tell_github
 from evalrunner.cli.verdict_words import conclusion, gate_lines
@@ -76,11 +76,8 @@ def carry_out(session: Callable[[Watch], Awaitable[Run]], args: argparse.Namespa
 def last_lines(run: Run, args: argparse.Namespace) -> int:
     """Say what came of a run; returns the exit code."""
     inconclusive_fails = args.inconclusive == "fail"
-    try:
+    with reader_may_leave():
         _print_outcome(run, inconclusive_fails=inconclusive_fails)
-        sys.stdout.flush()
-    except OSError:  # nobody reads any more; the exit code still tells
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if inconclusive_fails and run.exit_code == 0 and gates_state(run.gates) == "inconclusive" else run.exit_code
 
 

@@ -22,7 +22,7 @@ MOST_SHOWN = {"lost": 30, "gained": 15}
 """Flips of a prompt set whose texts stand in the page, those of the cells that changed most first; the viewer's filter has all."""
 
 
-STATES = ("worse", "undecided", "even", "kept", "better")
+STATES = ("worse", "nothing", "undecided", "even", "kept", "better")
 """What can be said of a difference, the worst first."""
 
 
@@ -91,7 +91,7 @@ def against(group: Group, comparison: Comparison, samples: Sequence[FlippedSampl
         baseline=comparison.baseline,
         scorer=scorer,
         contrasts=contrasts,
-        axis=charts.linear_axis(min(0.0, *edges), max(0.0, *edges), count=4),
+        axis=charts.linear_axis(min([0.0, *edges]), max([0.0, *edges]), count=4),
         measured=[(names[at], one) for at, pair in pairs.items() for name, one in pair.metrics.items() if name not in pair.flips],
         flips=flips,
         hidden={kind: totals[kind] - len(flips[kind]) for kind in MOST_SHOWN},
@@ -114,9 +114,10 @@ def card(found: Against) -> Card:
     worst = states[0]
     told = [state for state in states if state in ("worse", "better") or state != worst]  # the answer has said how many are the worst
     spoken = [both("b_named", state=_both_words(state), names=_listed(by_state[state], shown=state in ("worse", "better"))) for state in told]
-    lowest = min(mine, key=lambda one: one.result.difference or 0.0)
-    figures = {"change": points(lowest.result.difference) or "–", "span": points_span(lowest.result.low, lowest.result.high) or "–"}
-    spoken.append(both("b_lowest", name=f"{lowest.name} ({lowest.scorer})" if several else lowest.name, **figures))
+    if measured := [one for one in mine if one.result.difference is not None]:
+        lowest = min(measured, key=lambda one: one.result.difference or 0.0)
+        figures = {"change": points(lowest.result.difference) or "–", "span": points_span(lowest.result.low, lowest.result.high) or "–"}
+        spoken.append(both("b_lowest", name=f"{lowest.name} ({lowest.scorer})" if several else lowest.name, **figures))
     needed = [one.result.samples_needed for one in mine if one.result.samples_needed]
     evidence = Markup(" ").join([*spoken, *([both("v_needed_most", n=count(max(needed)))] if needed else [])])
     answer = both("b_count", state=_both_words(worst), n=len(by_state[worst]), all=len(mine))
@@ -129,10 +130,10 @@ def _single(found: Against, one: Contrast) -> Card:
         "change": points(r.difference) or "–", "span": points_span(r.low, r.high) or "–", "scorer": one.scorer, "n": count(r.n),
         "lost": len(one.counts.lost), "gained": len(one.counts.gained),
     }  # fmt: skip
-    parts = [both("v_change", **figures)]
+    parts = [both("v_nothing", scorer=one.scorer) if r.difference is None else both("v_change", **figures)]
     if r.margin:
         parts.append(both("v_margin", margin=percent_points(r.margin)))
-    if counted := unanswered(one):
+    if r.difference is not None and (counted := unanswered(one)):
         parts.append(both("v_counted", span=counted))
     if r.samples_needed:
         parts.append(both("v_needed", n=count(r.samples_needed)))
@@ -171,7 +172,11 @@ def _worst_first(one: Contrast) -> tuple[int, float]:
 
 
 def _state(result: MetricDifference) -> str:
-    """With a margin an interval across it is inconclusive; without one it only shows no difference."""
+    """With a margin an interval across it is inconclusive; without one it only shows no difference. Where no sample has the score on both sides, nothing is
+    shown, which is not "no difference".
+    """
+    if result.difference is None:
+        return "nothing"
     if result.verdict == "inconclusive":
         return "undecided" if result.margin else "even"
     return "kept" if result.verdict == "not worse" else result.verdict

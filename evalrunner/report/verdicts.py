@@ -64,19 +64,26 @@ class _Field(NamedTuple):
 
 
 def verdicts(ranked: Sequence[tuple[str, CellSummary]], scorer: str | None, gaps: Mapping[int, Gap], margin: float = 0.0) -> list[Card]:
-    """For the named cells of one prompt set, best first. With one cell there is only its score to tell. `gaps`: against the first, by cell."""
+    """For the named cells of one prompt set, best first. With one cell, or one that can be ranked, there is only its score to tell. `gaps`: against the
+    first, by cell.
+    """
     scored = (
         [_Scored(name, cell, cell.scores[scorer]) for name, cell in ranked if scorer in cell.scores and cell.scores[scorer].value is not None] if scorer else []
     )
     if not scored or scorer is None:
         return [Card(both("v_best"), both("v_no_scores"), both("v_no_scores_why"))]
     if len(ranked) == 1:
-        e = scored[0].estimate
-        evidence = both("v_score_is", score=share(e.value), scorer=scorer, span=span(e.low, e.high) or "–", n=count(e.n))
-        return [Card(both("v_score"), share(e.value) or "–", evidence)]
+        return [Card(both("v_score"), share(scored[0].estimate.value) or "–", _told(scored[0], scorer))]
+    if sum(one.estimate.tie_group is not None for one in scored) == 1:
+        return [Card(both("v_score"), scored[0].name, _told(scored[0], scorer) + Markup(" ") + both("v_alone"))]
     top = [one for one in scored if one.estimate.tie_group == 1]
     field = _Field(*_good_enough(scored, top, gaps, margin), scored[0], gaps, margin, scorer)
     return [_best(scored, top, scorer), _cheapest(field), *_fastest(field)]
+
+
+def _told(one: _Scored, scorer: str) -> Markup:
+    e = one.estimate
+    return both("v_score_is", score=share(e.value), scorer=scorer, span=span(e.low, e.high) or "–", n=count(e.n))
 
 
 def _good_enough(scored: Sequence[_Scored], top: Sequence[_Scored], gaps: Mapping[int, Gap], margin: float) -> tuple[Sequence[_Scored], str]:

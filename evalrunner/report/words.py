@@ -86,7 +86,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "n_response_models": ("{model} was answered by several models: {names}.", "{model} 由多个模型应答：{names}。"),
     "n_maybe_billed": ("{count} requests of {model} broke off; the provider may bill them all the same.", "{model} 有 {count} 个请求中断，服务商仍可能计费。"),
-    "n_unscored": ("{count} answers have no score of {scorer}: the scorer failed on them.", "{count} 个回答没有 {scorer} 得分：评分器在其上失败。"),
+    "n_unscored": ("{count} answers have no score of {scorer}; its reason stands with each.", "{count} 个回答没有 {scorer} 得分；原因见各样本。"),
     "n_set_apart": (
         "{cell} has {scorer} for {count} samples only, less than half of what others have: it is not ranked.",
         "{cell} 仅有 {count} 个样本的 {scorer} 得分，不到其他配置的一半：不参与排名。",
@@ -129,6 +129,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "v_as_fast": ("Not clearly slower: {names}.", "未明显更慢：{names}。"),
     "v_tied": ("{n} tied at the top", "{n} 个并列第一"),
     "v_score_is": ("{score} on {scorer}, 95 % interval {span}, over {n} samples.", "{scorer} 得分 {score}，95 % 区间 {span}，共 {n} 个样本。"),
+    "v_alone": ("No other configuration has enough of this score to be held against it.", "没有其他配置有足够的该项得分可与之比较。"),
     "v_ahead": ("{score} on {scorer} ({span}), ahead of every other configuration.", "{scorer} 得分 {score}（{span}），优于其他所有配置。"),
     "v_no_difference": (
         "No difference shown between {names}. The leader has {score} on {scorer} ({span}).",
@@ -162,6 +163,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "v_needed": ("About {n} samples would decide.", "约需 {n} 个样本才能判断。"),
     "v_needed_most": ("Up to {n} samples would decide the open ones.", "尚未确定的至多需 {n} 个样本。"),
+    "v_nothing": ("No sample has {scorer} on both sides.", "没有样本在两侧都有 {scorer} 得分。"),
+    "b_nothing": ("No data", "无数据"),
     "b_better": ("Better", "更好"),
     "b_worse": ("Worse", "更差"),
     "b_kept": ("Not worse", "不更差"),
