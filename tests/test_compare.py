@@ -179,7 +179,7 @@ def test_other_data_are_refused_with_where_unless_told_to_leave_them_out():
     changed = rows([1.0] * 10)
     hashes = pa.array([f"h{i}" for i in range(9)] + ["other"])
     changed = changed.set_column(changed.schema.get_field_index("sample_hash"), "sample_hash", hashes)
-    with pytest.raises(DatasetError, match="set: 1 samples have other data in new than in old: s0009"):
+    with pytest.raises(DatasetError, match=r"set: 1 samples have other data in new than in old: s0009 \(hint: --allow-changed-data leaves them out; .*rescore"):
         compare(side("old", rows([1.0] * 10)), side("new", changed))
     pair = only(compare(side("old", rows([1.0] * 10)), side("new", changed), Options(leave_out_changed=True)))
     assert (pair.matched, pair.changed) == (9, 1)

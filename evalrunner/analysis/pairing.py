@@ -124,4 +124,5 @@ def refuse_changed(found: list[tuple[CellKey, Matched]], names: tuple[str, str])
             some = ", ".join(matched.changed[:EXAMPLES]) + (", …" if len(matched.changed) > EXAMPLES else "")
             problems[key.prompt_set] = f"{key.prompt_set}: {len(matched.changed)} samples have other data in {names[1]} than in {names[0]}: {some}"
     if problems:
-        raise DatasetError(*problems.values())
+        *first, last = problems.values()
+        raise DatasetError(*first, f"{last} (hint: --allow-changed-data leaves them out; `evalrunner rescore` gives an older run corrected targets)")
