@@ -75,7 +75,13 @@ def metric_problem(metric: str, scorers: Sequence[str]) -> str | None:
     if metric in known:
         return None
     near = difflib.get_close_matches(metric, known, n=1)
-    return f"no metric is called {metric!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})")
+    return f"no metric is called {metric!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {_in_short(known)})")
+
+
+def _in_short(known: Sequence[str]) -> str:
+    """Each metric once: percentiles are told after all of them, not beside each."""
+    whole = ", ".join(name for name in known if name.rpartition(".")[2] not in PERCENTILES)
+    return f"{whole}; times and speeds as {', '.join(f'ttft_ms.{p}' for p in PERCENTILES)}, too"
 
 
 def known_metrics(scorers: Sequence[str]) -> list[str]:
