@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evalrunner.analysis.rows import Ints, Rows, as_table, columns_needed
-from evalrunner.analysis.rules import CellKey, as_text, matches, unserved
+from evalrunner.analysis.rules import CellKey, as_text, choices, matches, unserved
 from evalrunner.errors import ConfigError, DatasetError
 
 EXAMPLES = 5
@@ -50,7 +50,9 @@ def open_side(side: Side) -> tuple[Rows, list[int]]:
     chosen = [at for at, key in enumerate(rows.cells) if matches(key, side.where)]
     if not chosen and not side.unserved(rows):
         asked = ", ".join(f"{name}={value}" for name, value in side.where.items())
-        raise ConfigError(f"{side.name}: no cell has {asked}" if asked else f"{side.name}: there are no rows to compare")
+        raise ConfigError(
+            f"{side.name}: no cell has {asked} (hint: {choices(rows.cells, side.where)})" if asked else f"{side.name}: there are no rows to compare"
+        )
     return rows, chosen
 
 

@@ -27,6 +27,10 @@ COSTS = ("cost", "cost.total", "cost.per_1000")
 STREAMED = frozenset({"ttft_ms", "ttft_content_ms", "tpot_ms", "user_ttft_ms", "decode_tok_s"})
 """What only a stream has: rules for these are about streamed cells."""
 
+DIMENSIONS = ("prompt_set", "prompt", "model", "provider", "stream")
+"""Of a cell, beside its parameters."""
+MOST_CHOICES = 8
+
 
 class CellKey(NamedTuple):
     """What makes a cell; `params` is the JSON text of its grid point."""
@@ -96,6 +100,16 @@ def matches(key: CellKey, where: Mapping[str, Any]) -> bool:
     return all(as_text(value) == as_text(_dimension(key, name)) for name, value in where.items())
 
 
+def choices(keys: Sequence[CellKey], where: Mapping[str, Any]) -> str:
+    """What `where` could have named, for who chose no cell."""
+    known = dict.fromkeys((*DIMENSIONS, *(name for key in keys for name in key.values())))
+    if unknown := [name for name in where if name not in known]:
+        return f"{unknown[0]} is no part of a cell; these are: {', '.join(known)}"
+    wrong = [name for name, value in where.items() if not any(matches(key, {name: value}) for key in keys)]
+    there = {name: list(dict.fromkeys(as_text(_dimension(key, name)) for key in keys))[:MOST_CHOICES] for name in wrong or where}
+    return "; ".join(f"{name} is {' or '.join(values)}" for name, values in there.items())
+
+
 def is_about(rule: Rule, key: CellKey, scorers: Sequence[str]) -> bool:
     """Whether a rule is about a cell: `where` says so, a score is asked only of prompt sets with its scorer (`scorers`), TTFT only of streams."""
     scorer = rule.metric.removeprefix("score_").removeprefix("cost.per_correct.")
@@ -145,4 +159,4 @@ def as_text(value: Any) -> str:
 
 
 def _dimension(key: CellKey, name: str) -> Any:
-    return getattr(key, name) if name in {"prompt_set", "prompt", "model", "provider", "stream"} else key.values().get(name)
+    return getattr(key, name) if name in DIMENSIONS else key.values().get(name)
