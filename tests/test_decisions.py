@@ -107,7 +107,7 @@ def test_infrastructure_errors_turn_no_pass_into_a_fail(desk, runs, capsys):
     assert "with the unanswered counted, from 0." in said
     assert main(["compare", runs["base"], str(path), "--margin", "score_numeric=0.05"]) == 0
     said = capsys.readouterr().out
-    assert "unanswered left out; with them counted from -0." in said
+    assert "without a value left out; with them counted from -0." in said
 
 
 def test_nothing_measured_never_passes(desk, runs, capsys):

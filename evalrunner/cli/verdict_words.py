@@ -105,7 +105,7 @@ def metric_words(found: MetricDifference) -> str:
     if found.p is not None:
         facts.append(f"p {probability(found.p)}" + (f", Holm {probability(found.p_holm)}" if found.p_holm not in {None, found.p} else ""))
     if found.left_out:
-        facts.append(f"{found.left_out:,} unanswered left out")
+        facts.append(f"{found.left_out:,} without a value left out")
         if found.low_bound is not None and found.high_bound is not None:
             facts.append(f"with them counted from {signed(found.low_bound)} to {signed(found.high_bound)}")
     if found.margin:
