@@ -27,13 +27,24 @@ def test_help_names_every_command_that_works_and_no_other():
         assert later not in COMMANDS or f"\n  {later} " in said.stdout
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_cannot_be_is_a_mistake_in_the_call(port, capsys):
+    """One line that says what would do, and exit code 2: no traceback of ours."""
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", f"--port={port}"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"evalrunner simulate: error: argument --port: should be a number from 0 to 65535, not {port!r}"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name, capsys):
     """`COMMAND --help` works for each and exits 0."""
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
-    assert f"usage: evalrunner {name}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"usage: evalrunner {name}" in said
+    assert COMMANDS[name][1:] in " ".join(said.split())  # names keep their capitals: Parquet, HTML, Qwen API
 
 
 def test_help_imports_nothing_heavy():

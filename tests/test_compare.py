@@ -179,8 +179,10 @@ def test_a_renamed_prompt_is_paired_when_told():
 def test_a_choice_of_no_cell_or_of_several_alike_is_refused():
     """A selector that finds nothing, and one that leaves two cells alike, are told apart in words."""
     tables = [rows([1.0] * 5, prompt=prompt, model=model) for prompt in ("plain", "careful") for model in "ab"]
-    with pytest.raises(ConfigError, match="no cell has prompt=nope"):
-        compare(side("run", *tables, where={"prompt": "nope"}), side("run", *tables))
+    with pytest.raises(ConfigError, match=r"no cell has prompt=nope, model=a \(hint: prompt is careful or plain\)"):
+        compare(side("run", *tables, where={"prompt": "nope", "model": "a"}), side("run", *tables))
+    with pytest.raises(ConfigError, match=r"no cell has modle=a \(hint: modle is no part of a cell; these are: prompt_set, prompt, model, provider, stream"):
+        compare(side("run", *tables, where={"modle": "a"}), side("run", *tables))
     with pytest.raises(ConfigError, match="several cells are alike"):
         compare(side("run", *tables, where={"prompt": "plain"}), side("run", *tables))
 
@@ -190,7 +192,7 @@ def test_other_data_are_refused_with_where_unless_told_to_leave_them_out():
     changed = rows([1.0] * 10)
     hashes = pa.array([f"h{i}" for i in range(9)] + ["other"])
     changed = changed.set_column(changed.schema.get_field_index("sample_hash"), "sample_hash", hashes)
-    with pytest.raises(DatasetError, match="set: 1 samples have other data in new than in old: s0009"):
+    with pytest.raises(DatasetError, match=r"set: 1 samples have other data in new than in old: s0009 \(hint: --allow-changed-data leaves them out; .*rescore"):
         compare(side("old", rows([1.0] * 10)), side("new", changed))
     pair = only(compare(side("old", rows([1.0] * 10)), side("new", changed), Options(leave_out_changed=True)))
     assert (pair.matched, pair.changed) == (9, 1)

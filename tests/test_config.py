@@ -150,7 +150,10 @@ BROKEN = {
         providers("local: {base_url: http://h/v1}"),
         "7:31: providers.local.base_url: a provider of kind local is started by the run",
     ),
-    "an option of another kind": (providers("openai: {options: {slots: 3}}"), "7:32: providers.openai.options.slots: unknown key"),
+    "an option of another kind": (
+        providers("openai: {options: {slots: 3}}"),
+        "7:32: providers.openai.options.slots: unknown key (hint: another kind has it, this one does not)",
+    ),
     "two models on one local server": (
         models("[{id: a, provider: local}, {id: b, provider: local}]"),
         "2:41: models[1].id: the provider local serves one model, 'a'",

@@ -177,7 +177,7 @@ def test_parquet_values_become_json_values(tmp_path):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"key": "a"}, "no column is called 'id', which `id` names"),
+        ({"key": "a"}, "no column is called 'id', which `id` names (hint: it has 'key')"),
         ({"id": None}, "the id (id) is empty"),
         ({"id": ""}, "the id (id) is empty"),
         ({"id": [1]}, "the id (id) is a list"),

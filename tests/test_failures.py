@@ -314,6 +314,24 @@ def test_every_exception(foreign, kind, phase):
     assert len(error.message) > len("api.example:443: ")
 
 
+@pytest.mark.parametrize(
+    ("kind", "cause", "words"),
+    [
+        (aiohttp.ClientConnectorError, ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)"), "refused, nothing listens there"),
+        (aiohttp.ClientConnectorDNSError, OSError(-2, "Name or service not known"), "Name or service not known"),
+        (
+            aiohttp.ClientConnectorSSLError,
+            ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
+            "[SSL: WRONG_VERSION_NUMBER] wrong version number",
+        ),
+        (aiohttp.ClientConnectorError, TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_connection_that_is_not_made_is_told_in_one_plain_line(kind, cause, words):
+    """Host once, then the reason: no `ssl:default` for a server that is asked without TLS."""
+    assert from_exception(connector_error(kind, cause), host="h:1", phase="connect").message == f"h:1: cannot connect: {words}"
+
+
 def test_untrusted_certificate_behind_another_error():
     """A certificate that cannot be trusted stops the account however deep the library hides it: it is never retried, never ignored."""
     outer = httpx.ConnectError("failed")

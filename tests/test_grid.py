@@ -270,7 +270,7 @@ def data_problems(folder, rows, text, suffix=".jsonl"):
         ([{"a": ""}], "prompts: {p: x}\ntarget: '{{ a }}'", ["1: target of 's': is empty"]),
         ([{"a": 1}], "prompts: {p: x}\ntarget: '{{ answer }}'", ["1: target of 's': no field is called 'answer' (hint: it has a)"]),
         ([{"i": 1, "a": 1}, {"i": 2}, {"i": 1}], "id: i\nprompts: {p: x}", ["3: the id '1' is there already, at {folder}/data.jsonl:1"]),
-        ([{"a": 1}], "id: i\nprompts: {p: x}", ["1: no column is called 'i', which `id` names"]),
+        ([{"a": 1}], "id: i\nprompts: {p: x}", ["1: no column is called 'i', which `id` names (hint: it has 'a')"]),
         ([{"talk": [{"role": "user"}]}], "messages_from: talk", ["1: prompt 'talk' of 's': message 1: content must be text or a list of parts"]),
     ],
 )

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -284,6 +285,15 @@ def test_answers_that_a_scorer_failed_on_are_said():
     assert summary.cells[0].scores["exact"].value == 1.0
     assert summary.cells[0].scores["exact"].low_bound == 0.5
     assert "unscored" in kinds(summary)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_reason_why_answers_have_no_score_is_said(stored):
+    """One reason stands beside the count, on one line: nobody has to look it up in the rows. A score that is there gives none."""
+    rows = [row(0) | {"score_exact_why": "equal"}, *(row(i, score=None) | {"score_exact_why": "RuntimeError: boom\nin line 3"} for i in (1, 2))]
+    results = pads.dataset(table(rows)) if stored else table(rows)
+    (notice,) = [one for one in summarise(results, None, manifest(3)).notices if one.kind == "unscored"]
+    assert notice.text == "2 answers have no score of exact; of the first: RuntimeError: boom in line 3"
 
 
 def test_what_else_a_reader_must_know_is_said():

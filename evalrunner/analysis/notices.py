@@ -16,6 +16,7 @@ from evalrunner.analysis.tables import CellSummary, ModelSummary, Notice, Totals
 
 INFRASTRUCTURE_LIMIT = 0.01
 TRUNCATED_LIMIT = 0.01
+MOST_OF_A_REASON = 200
 
 
 def notices(
@@ -27,7 +28,14 @@ def notices(
     manifest: Mapping[str, Any],
 ) -> list[Notice]:
     """All notices, those about missing data first."""
-    found = [*_unfinished(cells, totals, manifest), *_infrastructure(models), *_answers(tries, cells, models), *_stalls(rows), *_money(rows, cells, manifest)]
+    found = [
+        *_unfinished(cells, totals, manifest),
+        *_infrastructure(models),
+        *_answers(tries, cells, models),
+        *_unscored(rows, cells),
+        *_stalls(rows),
+        *_money(rows, cells, manifest),
+    ]
     for tag, values in ((tag, len(factor.names)) for tag, factor in tag_factors(rows).items()):
         if values > MAX_TAG_VALUES:
             found.append(_notice("tag_values", f"Tag {tag} has {values} values, too many to slice by.", tag=tag, values=values))
@@ -77,15 +85,21 @@ def _answers(tries: Attempts | None, cells: Sequence[CellSummary], models: Seque
         if maybe := one.outcomes.get("timeout", 0) + one.outcomes.get("broken_stream", 0):
             yield _notice("maybe_billed", f"{maybe} requests of {one.model} broke off; the provider may bill them all the same.", model=one.model, count=maybe)
     yield from _set_apart(cells)
+    if tries is not None and (replaced := int(np.count_nonzero(tries.replaced))):
+        yield _notice("replaced", f"{replaced} answers held characters that UTF-8 cannot; they were replaced by U+FFFD.", count=replaced)
+
+
+def _unscored(rows: Rows, cells: Sequence[CellSummary]) -> Iterator[Notice]:
+    """Answers without a score, with one reason: a scorer that fails on all of them does so for the same."""
     unscored: dict[str, int] = {}
     for cell in cells:
         for name, estimate in cell.scores.items():
             unscored[name] = unscored.get(name, 0) + cell.answered - estimate.scored
     for name, count in unscored.items():
         if count > 0:
-            yield _notice("unscored", f"{count} answers have no score of {name}; score_{name}_why has the reasons.", scorer=name, count=count)
-    if tries is not None and (replaced := int(np.count_nonzero(tries.replaced))):
-        yield _notice("replaced", f"{replaced} answers held characters that UTF-8 cannot; they were replaced by U+FFFD.", count=replaced)
+            why = " ".join((rows.first_reason(f"score_{name}") or "the scorer failed on them").split())
+            why = why if len(why) <= MOST_OF_A_REASON else why[: MOST_OF_A_REASON - 1] + "…"
+            yield _notice("unscored", f"{count} answers have no score of {name}; of the first: {why}", scorer=name, count=count, why=why)
 
 
 def _stalls(rows: Rows) -> Iterator[Notice]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evalrunner.analysis.rows import Ints, Rows, as_table, columns_needed
-from evalrunner.analysis.rules import CellKey, as_text, matches, unserved
+from evalrunner.analysis.rules import CellKey, as_text, choices, matches, unserved
 from evalrunner.errors import ConfigError, DatasetError
 
 EXAMPLES = 5
@@ -50,7 +50,9 @@ def open_side(side: Side) -> tuple[Rows, list[int]]:
     chosen = [at for at, key in enumerate(rows.cells) if matches(key, side.where)]
     if not chosen and not side.unserved(rows):
         asked = ", ".join(f"{name}={value}" for name, value in side.where.items())
-        raise ConfigError(f"{side.name}: no cell has {asked}" if asked else f"{side.name}: there are no rows to compare")
+        raise ConfigError(
+            f"{side.name}: no cell has {asked} (hint: {choices(rows.cells, side.where)})" if asked else f"{side.name}: there are no rows to compare"
+        )
     return rows, chosen
 
 
@@ -124,4 +126,5 @@ def refuse_changed(found: list[tuple[CellKey, Matched]], names: tuple[str, str])
             some = ", ".join(matched.changed[:EXAMPLES]) + (", …" if len(matched.changed) > EXAMPLES else "")
             problems[key.prompt_set] = f"{key.prompt_set}: {len(matched.changed)} samples have other data in {names[1]} than in {names[0]}: {some}"
     if problems:
-        raise DatasetError(*problems.values())
+        *first, last = problems.values()
+        raise DatasetError(*first, f"{last} (hint: --allow-changed-data leaves them out; `evalrunner rescore` gives an older run corrected targets)")

@@ -40,7 +40,7 @@ class Factor(NamedTuple):
 def columns_needed(names: Sequence[str]) -> list[str]:
     """Which columns of `results` a summary reads, of those called `names`: neither texts nor conversations, so a million rows fit into memory."""
     wanted = {*IDENTITY, *_PLAIN, *_MEASURED}
-    return [name for name in names if name in wanted or is_score(name)]
+    return [name for name in names if name in wanted or name.startswith("score_")]
 
 
 def is_score(column: str) -> bool:
@@ -67,6 +67,12 @@ class Stored:
     def any(self, name: str) -> bool:
         """Whether the column holds anything but nulls; reads it until it does."""
         return any(piece.null_count < len(piece) for piece in self._pieces(name))
+
+    def first(self, name: str, where: pads.Expression) -> Any:
+        """What stands in the column in the first row that fits; reads until there is one."""
+        scan = {"schema": self._rows.schema, "columns": [name], "filter": where, "use_threads": False}
+        heads = (fragment.scanner(**scan).head(1) for fragment in self._rows.get_fragments())
+        return next((head[name][0].as_py() for head in heads if head.num_rows), None)
 
     def _pieces(self, name: str) -> Iterator[pa.Array]:
         return (batch.column(0) for batch in in_pieces(self._rows, {name: pads.field(name)}))
@@ -135,6 +141,15 @@ class Rows:
         if isinstance(self._table, Stored):
             return self.has(name) and self._table.any(name)
         return self.has(name) and self._table[name].null_count < self.n
+
+    def first_reason(self, score: str) -> str | None:
+        """Why the first row without this score has none, if one says so."""
+        why = f"{score}_why"
+        if not self.has(why):
+            return None
+        fits = pads.field(score).is_null() & pads.field(why).is_valid()
+        found = self._table.first(why, fits) if isinstance(self._table, Stored) else next(iter(self._table.filter(fits)[why].to_pylist()), None)
+        return str(found) if found else None
 
     def find(self, keys: pa.ChunkedArray) -> Ints:
         """The place of each key's row, in order; -1 where there is none."""

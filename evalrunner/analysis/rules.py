@@ -27,6 +27,10 @@ COSTS = ("cost", "cost.total", "cost.per_1000")
 STREAMED = frozenset({"ttft_ms", "ttft_content_ms", "tpot_ms", "user_ttft_ms", "decode_tok_s"})
 """What only a stream has: rules for these are about streamed cells."""
 
+DIMENSIONS = ("prompt_set", "prompt", "model", "provider", "stream")
+"""Of a cell, beside its parameters."""
+MOST_CHOICES = 8
+
 
 class CellKey(NamedTuple):
     """What makes a cell; `params` is the JSON text of its grid point."""
@@ -75,7 +79,13 @@ def metric_problem(metric: str, scorers: Sequence[str]) -> str | None:
     if metric in known:
         return None
     near = difflib.get_close_matches(metric, known, n=1)
-    return f"no metric is called {metric!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})")
+    return f"no metric is called {metric!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {_in_short(known)})")
+
+
+def _in_short(known: Sequence[str]) -> str:
+    """Each metric once: percentiles are told after all of them, not beside each."""
+    whole = ", ".join(name for name in known if name.rpartition(".")[2] not in PERCENTILES)
+    return f"{whole}; times and speeds as {', '.join(f'ttft_ms.{p}' for p in PERCENTILES)}, too"
 
 
 def known_metrics(scorers: Sequence[str]) -> list[str]:
@@ -88,6 +98,16 @@ def known_metrics(scorers: Sequence[str]) -> list[str]:
 def matches(key: CellKey, where: Mapping[str, Any]) -> bool:
     """Whether a cell has every value of `where`: dimensions by name, anything else a parameter."""
     return all(as_text(value) == as_text(_dimension(key, name)) for name, value in where.items())
+
+
+def choices(keys: Sequence[CellKey], where: Mapping[str, Any]) -> str:
+    """What `where` could have named, for who chose no cell."""
+    known = dict.fromkeys((*DIMENSIONS, *(name for key in keys for name in key.values())))
+    if unknown := [name for name in where if name not in known]:
+        return f"{unknown[0]} is no part of a cell; these are: {', '.join(known)}"
+    wrong = [name for name, value in where.items() if not any(matches(key, {name: value}) for key in keys)]
+    there = {name: list(dict.fromkeys(as_text(_dimension(key, name)) for key in keys))[:MOST_CHOICES] for name in wrong or where}
+    return "; ".join(f"{name} is {' or '.join(values)}" for name, values in there.items())
 
 
 def is_about(rule: Rule, key: CellKey, scorers: Sequence[str]) -> bool:
@@ -139,4 +159,4 @@ def as_text(value: Any) -> str:
 
 
 def _dimension(key: CellKey, name: str) -> Any:
-    return getattr(key, name) if name in {"prompt_set", "prompt", "model", "provider", "stream"} else key.values().get(name)
+    return getattr(key, name) if name in DIMENSIONS else key.values().get(name)

@@ -233,7 +233,7 @@ def _by_currency(amounts: Any, codes: Any, names: Sequence[str]) -> dict[str, fl
 
 def _columns(rows: Rows) -> list[str]:
     counted = set(TOKENS.values())
-    return [name for name in rows.names if rows.any(name) and (name not in counted or bool(np.nansum(rows.number(name)) > 0))]
+    return [name for name in rows.names if not name.endswith("_why") and rows.any(name) and (name not in counted or bool(np.nansum(rows.number(name)) > 0))]
 
 
 def run_facts(manifest: Mapping[str, Any]) -> RunFacts:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if logging.lastResort is not None:  # libraries warn through it, with addresses and headers
         logging.lastResort.setFormatter(_Masked())
     command = importlib.import_module(f"evalrunner.cli.{name}_command")
-    own = argparse.ArgumentParser(prog=f"evalrunner {name}", description=COMMANDS[name].capitalize() + ".", allow_abbrev=False)
+    own = argparse.ArgumentParser(prog=f"evalrunner {name}", description=f"{COMMANDS[name][:1].upper()}{COMMANDS[name][1:]}.", allow_abbrev=False)
     command.add_arguments(own)
     try:
         return int(command.main(own.parse_args(args[args.index(name) + 1 :])))

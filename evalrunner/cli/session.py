@@ -5,7 +5,6 @@ import asyncio
 import os
 import shlex
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import FrameType

@@ -232,13 +232,25 @@ def from_exception(error: BaseException, *, host: str, phase: str) -> ProviderEr
             return AuthError(f"{host}: its TLS certificate cannot be trusted: {getattr(chain, 'verify_message', '') or chain}", phase="connect")
         if type(chain).__name__ in _UNREADABLE:
             return BadOutputError(f"{host}: {chain}", phase="body")
-        words = words or getattr(chain, "message", "") or ("" if hasattr(chain, "request_info") else str(chain))  # whose text holds the URL
+        words = (
+            words or _unconnected(chain) or getattr(chain, "message", "") or ("" if hasattr(chain, "request_info") else str(chain))
+        )  # whose text holds the URL
         chain = chain.__cause__ or chain.__context__
     for base in type(error).__mro__:
         if found := EXCEPTIONS.get(base.__name__):
             kind, own_phase = found
             return kind(f"{host}: {words or type(error).__name__}", phase=own_phase or phase)
     raise error
+
+
+def _unconnected(error: BaseException) -> str:
+    """In place of aiohttp's words for a connection that was not made: they repeat the host and say `ssl:default` without TLS, too."""
+    cause = getattr(error, "os_error", None)
+    if cause is None or "Proxy" in type(error).__name__:  # a proxy's own host stands in its words alone
+        return ""
+    if isinstance(cause, ConnectionRefusedError):
+        return "cannot connect: refused, nothing listens there"
+    return f"cannot connect: {getattr(cause, 'strerror', None) or str(cause) or type(cause).__name__}"
 
 
 def _class(said: Said, *, dashscope: bool) -> type[ProviderError]:

@@ -202,9 +202,15 @@ def _identity(value: Any, column: str) -> str:
     return _as_text(value)
 
 
+def _some(row: Mapping[str, Any]) -> str:
+    """The first columns: they show at once that another delimiter, or another file, was meant."""
+    text = ", ".join(map(repr, row))
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def _column(row: Mapping[str, Any], name: str, key: str) -> Any:
     if name not in row:
-        raise ValueError(f"no column is called {name!r}, which `{key}` names{nearest(name, row)}")
+        raise ValueError(f"no column is called {name!r}, which `{key}` names{nearest(name, row) or f' (hint: it has {_some(row)})'}")
     return row[name]
 
 

@@ -120,6 +120,8 @@ def _meant(path: KeyPath) -> str:
             return f" (hint: {ELSEWHERE[key]})"
         return nearest(key, Parameters.model_fields) or " (hint: any other field of the request goes through extra_body: {…})"
     known = [name for block in blocks for name in block.model_fields]
+    if key in known:
+        return " (hint: another kind has it, this one does not)"
     if near := nearest(key, known):
         return near
     homes = [home for home, block in _HOMES.items() if key in block.model_fields]

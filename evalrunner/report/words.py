@@ -86,7 +86,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "n_response_models": ("{model} was answered by several models: {names}.", "{model} 由多个模型应答：{names}。"),
     "n_maybe_billed": ("{count} requests of {model} broke off; the provider may bill them all the same.", "{model} 有 {count} 个请求中断，服务商仍可能计费。"),
-    "n_unscored": ("{count} answers have no score of {scorer}; its reason stands with each.", "{count} 个回答没有 {scorer} 得分；原因见各样本。"),
+    "n_unscored": ("{count} answers have no score of {scorer}; of the first: {why}", "{count} 个回答没有 {scorer} 得分；第一个的原因：{why}"),
     "n_set_apart": (
         "{cell} has {scorer} for {count} samples only, less than half of what others have: it is not ranked.",
         "{cell} 仅有 {count} 个样本的 {scorer} 得分，不到其他配置的一半：不参与排名。",
