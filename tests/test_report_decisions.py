@@ -150,7 +150,21 @@ def test_nothing_measured_is_not_called_no_difference(models):
     text = visible(page)
     assert re.search("No data: 1 of 2" if len(models) > 1 else "qwen-max against reports/blessed No data No sample has exact on both sides", text)
     assert "lost and 0 gained of 0 samples" not in text
+    assert "No sample changed" not in text
     assert re.search(r"qwen-max No data", text[text.index("Against the baseline Each") :])
+
+
+def test_the_flips_shown_are_of_a_score_that_was_measured():
+    """A score that one side does not have has no flips: those of the other score are read instead."""
+    old, new = (fabricate(40, models=["qwen-max", "qwen-plus"], prompts=["plain"], failing=0, seed=seed, scorers=("second", "exact")) for seed in (3, 4))
+    pairs = zip(old.results["model"].to_pylist(), old.results["score_second"].to_pylist(), strict=True)
+    some = pa.array([None if model == "qwen-max" else value for model, value in pairs], pa.float64())
+    judged = held_against(old._replace(results=old.results.set_column(old.results.schema.get_field_index("score_second"), "score_second", some)), new)
+    alone = msgspec.structs.replace(judged.comparison, pairs=judged.comparison.pairs[:1])
+    assert alone.pairs[0].metrics["score_second"].n == 0 < len(alone.pairs[0].flips["score_exact"].lost)
+    flips = tuple(flip for flip in judged.flips if flip.pair == 0)
+    text = visible(render(new.summary, new.rows, judged=judged._replace(comparison=alone, flips=flips)))
+    assert "Lost: right before, wrong now · exact" in text
 
 
 def test_every_limit_of_a_gate_is_told_in_both_languages():
@@ -209,6 +223,21 @@ def test_cheapest_and_fastest_say_how_far_from_the_best_they_may_be():
     assert said is not None
     assert float(said[2]) > 15
     assert "n = 20 只能显示约" in chinese(page)
+
+
+def test_a_tie_that_only_the_correction_makes_is_called_so():
+    """Eight models of which the cheapest has 8 points less, by an interval below 0: the page does not say of that interval that it shows no difference."""
+    models = ["qwen-turbo", "qwen-max", *(f"qwen-{n}" for n in range(6))]
+    run = with_scores(
+        fabricate(100, models=models, prompts=["plain"], failing=0), lambda model, _, row: float(row // len(models) % 25 >= (2 if model == "qwen-turbo" else 0))
+    )
+    leader, *_ = run.summary.cells
+    gap = next(one for one in run.summary.pairs if {one.first, one.second} == {0, 1})
+    groups = {cell.model: cell.scores["exact"].tie_group for cell in run.summary.cells}
+    assert (leader.model, groups["qwen-turbo"], gap.high < 0) == ("qwen-turbo", 1, True)
+    text = visible(render(run.summary, run.rows))
+    assert "worse if this were the only comparison; corrected for all of them (Holm) no difference is shown" in text
+    assert "points or more" not in text
 
 
 def test_within_a_margin_the_cheapest_must_be_shown_not_worse():

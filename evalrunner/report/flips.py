@@ -51,7 +51,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Against:
-    """One prompt set against the baseline. `scorer`: the one that came out worst, whose flips are shown · `measured`: latency, tokens and cost by name."""
+    """One prompt set against the baseline. `scorer`: of those measured the worst, whose flips are shown · `measured`: latency, tokens and cost by name."""
 
     group: Group
     baseline: str
@@ -77,7 +77,7 @@ def against(group: Group, comparison: Comparison, samples: Sequence[FlippedSampl
     if not contrasts:
         return None
     edges = [edge * 100 for one in contrasts for edge in (one.result.low, one.result.high) if edge is not None]
-    scorer = min(contrasts, key=_worst_first).scorer
+    scorer = min([one for one in contrasts if one.result.n] or contrasts, key=_worst_first).scorer
     mine = [one for one in samples if one.pair in pairs and one.metric == f"score_{scorer}"]
     change = {at: one.difference or 0.0 for at, pair in pairs.items() if (one := pair.metrics.get(f"score_{scorer}"))}
     ordered = {"lost": sorted(mine, key=lambda one: change[one.pair]), "gained": sorted(mine, key=lambda one: -change[one.pair])}

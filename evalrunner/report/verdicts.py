@@ -159,4 +159,6 @@ def _with_gap(evidence: Markup, best: _Scored, field: _Field) -> Markup:
     figures = {"change": points(gap.difference), "span": points_span(gap.low, gap.high), "leader": field.leader.name, "n": count(gap.n)}
     if field.kind == "kept":
         return evidence + Markup(" ") + both("v_gap_kept", margin=percent_points(field.margin), **figures)
+    if gap.high < 0:
+        return evidence + Markup(" ") + both("v_gap_corrected", **figures)
     return evidence + Markup(" ") + both("v_gap_even", visible=percent_points(gap.visible), **figures)

@@ -126,6 +126,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "{change} points ({span}) from {leader}: no difference shown, which is not “equal”: n = {n} can show differences of about {visible} points or more.",
         "与 {leader} 相差 {change} 个百分点（{span}）：未显示差异，但不等于“相同”：n = {n} 只能显示约 {visible} 个百分点以上的差异。",
     ),
+    "v_gap_corrected": (
+        "{change} points ({span}) from {leader}: worse if this were the only comparison; corrected for all of them (Holm) no difference is shown (n = {n}).",
+        "与 {leader} 相差 {change} 个百分点（{span}）：若只作这一次比较则为更差；经 Holm 校正所有比较后未显示差异（n = {n}）。",
+    ),
     "v_as_fast": ("Not clearly slower: {names}.", "未明显更慢：{names}。"),
     "v_tied": ("{n} tied at the top", "{n} 个并列第一"),
     "v_score_is": ("{score} on {scorer}, 95 % interval {span}, over {n} samples.", "{scorer} 得分 {score}，95 % 区间 {span}，共 {n} 个样本。"),
