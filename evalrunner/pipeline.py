@@ -104,6 +104,7 @@ async def resume(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = 
 async def judge(path: Path, watch: Watch = Watch(), overrides: Sequence[str] = ()) -> Run:  # noqa: B008 - immutable
     """Have the answers in `path` judged whose scores are still to come, and ask nothing else. Raises RunError."""
     plan = make_plan(config_of_run(path, overrides))
+    plan.validate()
     redactor = Redactor(plan.secrets())
     return await _carry_out(plan, RunDir.resume(path, plan, redactor=redactor, settings=watch.store), redactor, watch, only_judges=True)
 

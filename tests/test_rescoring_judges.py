@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+from simulated import png
 
 from evalrunner.cli import main
 from evalrunner.records import STILL_TO_COME
@@ -147,3 +149,33 @@ def test_a_config_that_asks_other_things_is_refused(bench, capsys):
     assert main(["rescore", str(bench.path), config, "--set", "grid.temperature=0.5"]) == 2
     assert "other requests (prompts, parameters" in capsys.readouterr().err
     assert (bench.path / "manifest.json").read_bytes() == manifest
+
+
+PICTURES = """
+name: pictures
+providers: {{simulator: {{options: {{brain: arithmetic, limits: false}}}}}}
+models: [{{id: qwen-vl-max, provider: simulator}}]
+prompt_sets:
+  - name: s
+    samples: [{{q: 1 + 1, picture: one.png}}]
+    prompts: {{p: [{{role: user, content: [{{text: "{{{{ q }}}}"}}, {{image: "{{{{ picture }}}}"}}]}}]}}
+    scorers: [{scorers}]
+"""
+
+
+def test_pictures_that_are_the_same_are_not_said_to_have_changed(tmp_path, capsys):
+    """A judge on answers about pictures out of the data rows: the run stays one of these pictures, and `resume` has nothing to do."""
+    (tmp_path / "one.png").write_bytes(base64.b64decode(png(32, 32).partition(",")[2]))
+    judge = "{judge: {model: qwen-max, provider: simulator, rubric: Right?}}"
+    for name, scorers in (("first", "{latency: {max_ms: 9}}"), ("second", f"{{latency: {{max_ms: 9}}}}, {judge}")):
+        (tmp_path / f"{name}.yaml").write_text(PICTURES.format(scorers=scorers))
+    run = tmp_path / "run"
+    assert main(["run", str(tmp_path / "first.yaml"), "--out", str(run), "--yes"]) == 0
+    [before] = open_run(run).manifest["plan"]["prompt_sets"]
+    assert main(["rescore", str(run), str(tmp_path / "second.yaml")]) == 0
+    [after] = open_run(run).manifest["plan"]["prompt_sets"]
+    assert after["media_hash"] == before["media_hash"]
+    capsys.readouterr()
+    assert main(["resume", str(run)]) == 0
+    assert "nothing left to do" in capsys.readouterr().err
+    assert open_run(run).manifest["messages"] == []

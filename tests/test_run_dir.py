@@ -293,6 +293,23 @@ async def test_the_lock_of_a_dead_process_does_not_hold(tmp_path: Path) -> None:
     assert len((await complete(tmp_path / "run"))[1]) == 17
 
 
+async def test_whoever_looks_at_a_killed_run_does_not_keep_it_from_going_on(tmp_path: Path) -> None:
+    """To see whether a run is alive `show` holds its lock for a moment; a `resume` in that moment is not refused."""
+    await fill(tmp_path / "run", 3)
+
+    class Looked(Files):
+        looks = 1
+
+        def lock(self, fd: int) -> None:
+            if self.looks:
+                self.looks -= 1
+                raise BlockingIOError
+            super().lock(fd)
+
+    async with RunDir.resume(tmp_path / "run", PLAN, settings=Settings(files=Looked())) as run_dir:
+        assert run_dir.resumed
+
+
 async def test_a_file_system_without_locks_is_refused_with_the_reason(tmp_path: Path) -> None:
     """Rather no run than two in one directory."""
 

@@ -160,8 +160,7 @@ class Plan:
         found = {}
         for model in models:
             name, limits = self.bucket(model)
-            ours = self._providers[model.provider].kind in STARTED_HERE and not self.accounts[model.provider].base_url
-            found[name] = limits.concurrency * (2 if ours else 1)
+            found[name] = limits.concurrency * (2 if self._providers[model.provider].kind in STARTED_HERE else 1)
         return sum(found.values())
 
     @cached_property

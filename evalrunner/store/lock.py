@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from evalrunner.errors import RunLockedError, StoreError
 from evalrunner.store.files import Files
 
 LOCK = ".lock"
+MOMENT_S = 0.01
 
 
 def take(run: Path, files: Files, since: str) -> int:
@@ -25,7 +27,7 @@ def take(run: Path, files: Files, since: str) -> int:
     """
     fd = files.open(run / LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        files.lock(fd)
+        _lock(fd, files)
     except BlockingIOError:
         os.close(fd)
         raise RunLockedError(str(run), _owner(run)) from None
@@ -36,6 +38,15 @@ def take(run: Path, files: Files, since: str) -> int:
         os.ftruncate(fd, 0)
         os.write(fd, msgspec.json.encode({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
     return fd
+
+
+def _lock(fd: int, files: Files) -> None:
+    """Once more a moment later: somebody who asks `is_held` has it for some microseconds."""
+    try:
+        files.lock(fd)
+    except BlockingIOError:
+        time.sleep(MOMENT_S)
+        files.lock(fd)
 
 
 def is_held(run: Path) -> bool:
