@@ -164,8 +164,8 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                     )
             await _close(run_dir, end, tally.budget, half=only_judges and run_dir.counts["missing"] > 0)
     except EvalRunnerError as error:
-        go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}" if isinstance(error, UnreachableError) else ""
-        error.args = (redactor.message(f"{error}{go_on}"),)
+        go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}; after a change of the config, run it into another directory"
+        error.args = (redactor.message(f"{error}{go_on if isinstance(error, UnreachableError) else ''}"),)
         raise
     code = exit_code(end, _of_answers(run_dir.counts) if only_judges else run_dir.counts, plan.allow_unanswered)
     said = redactor.message(end.why or "")

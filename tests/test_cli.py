@@ -110,6 +110,19 @@ def test_a_scorer_that_compares_needs_a_target(tmp_path):
     assert "scorers[1]" not in said.stderr
 
 
+@pytest.mark.parametrize(
+    ("samples", "words"), [(1, "with 1 sample, no difference can be seen"), (2, "with 2 samples, differences below about 89 points cannot")]
+)
+def test_check_says_what_so_few_samples_can_show(tmp_path, capsys, samples, words):
+    """A difference of more than 100 points is none: one sample shows nothing, and that is said."""
+    rows = ", ".join(f"{{id: {number}, word: a}}" for number in range(samples))
+    provider = "providers: {p: {kind: simulator}}\nmodels: [{id: qwen-turbo, provider: p}]\n"
+    sets = f"prompt_sets: [{{name: s, samples: [{rows}], id: id, prompts: {{p: '{{{{ word }}}}'}}, target: a, scorers: [exact]}}]\n"
+    (tmp_path / "few.yaml").write_text(f"name: few\n{provider}{sets}")
+    assert main(["check", str(tmp_path / "few.yaml")]) == 0
+    assert words in capsys.readouterr().out
+
+
 def test_check_needs_no_key(tmp_path):
     """`check` sends nothing, so a key that is not set is a warning there; `run` refuses, and no word of ours is masked."""
     (tmp_path / "c.yaml").write_text(SUMS.replace("PROVIDER", "dashscope") + "    target: '2'\n    scorers: [exact]\n")

@@ -117,9 +117,15 @@ async def test_unknown_models_are_a_mistake_in_the_config():
     assert caught.value.exit_code == 2
 
 
+async def test_a_path_where_nothing_is_points_to_base_url():
+    """A base URL without its /v1 is the usual reason for a 404 that is about no model: the message says where to look."""
+    with pytest.raises(UnreachableError, match=r"nothing at /v2; check base_url"):
+        await check(models("a"), Clients(a=AuthError("nothing at /v2.", http_status=404)))
+
+
 async def test_a_host_that_does_not_answer_is_asked_again_before_giving_up():
     """One lost packet does not stop a study; a dead host does, by name."""
     clients = Clients(a=TransportError("cannot connect to nx.invalid"))
-    with pytest.raises(UnreachableError, match=r"nx\.invalid"):
+    with pytest.raises(UnreachableError, match=r"nx\.invalid; check base_url"):
         await check(models("a"), clients)
     assert len(clients.asked) == 3

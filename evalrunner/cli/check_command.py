@@ -44,10 +44,14 @@ def main(args: argparse.Namespace) -> int:
         rows.append([name, *(f"{count:,}" for count in counts)])
     print(plain(aligned(rows)))
     if plan.scorer_names and (least := min(samples for _, samples, _ in sizes)):
-        seen = 100 * minimal_detectable_effect(math.sqrt(FLIPPED), least)
-        print(f"\nwith {least:,} samples, differences below about {seen:.2g} points cannot be seen (two cells, one sample in {1 / FLIPPED:.0f} flips)")
+        print(f"\nwith {least:,} sample{'s' if least > 1 else ''}, {_hidden(least)} (two cells, one sample in {1 / FLIPPED:.0f} flips)")
     if config.plugins:
         named = [[kind.removesuffix("s"), name, origin(kind, name)] for kind, name in config.plugins]
         print(plain(f"\n{aligned([['plug-in', 'name', 'imported from'], *named])}"))
     print(f"\n{args.config}: {plan.size:,} requests; nothing was sent")
     return 0
+
+
+def _hidden(samples: int) -> str:
+    seen = 100 * minimal_detectable_effect(math.sqrt(FLIPPED), samples)
+    return f"differences below about {seen:.2g} points cannot be seen" if seen < 100 else "no difference can be seen"

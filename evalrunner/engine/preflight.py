@@ -28,6 +28,7 @@ from evalrunner.plugins import Client
 from evalrunner.records import Model, Plan, Request
 
 TRIES = 3
+NOT_FOUND = 404
 SENT_ALONG = ("enable_thinking", "thinking_budget", "reasoning_effort", "extra_body")
 """Parameters of the first request that decide whether, or for how long, a model thinks."""
 
@@ -66,6 +67,8 @@ async def _ask_account(plan: Plan, models: Sequence[Model], client: Client, cloc
 def _explained(error: Exception) -> str:
     if isinstance(error, BadOutputError | BrokenStreamError):
         return f"somebody answers there, but not as this API does: {error}; check base_url and kind"
+    if isinstance(error, TransportError | DeadlineError) or getattr(error, "http_status", None) == NOT_FOUND:
+        return f"{str(error).rstrip('.')}; check base_url"
     return str(error)
 
 
