@@ -72,7 +72,7 @@ def test_prompts_of_one_run_are_judged_against_each_other(bench):
     assert (new.loc[better, "score_preferred"] == 1).all()
     assert (new.loc[worse, "score_preferred"] == 0).all()
     (told,) = (notice.text for notice in er.open_run(bench.folder / "run").summary().notices if notice.kind == "unscored")
-    assert "score_preferred_why has the reasons" in told  # and nothing failed
+    assert "of the first: this is the answer that the others are compared with" in told  # and nothing failed
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_templates_are_jinja(text, expected):
         ("{{ items | join(long * 60000) }}", "the template makes more than"),
         ("{% for a in range(10**9) %}{% endfor %}", "a range of more than 100,000 steps"),
         ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "the template takes more than 100,000 steps"),
-        ("{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(40) }}", "the template takes more than 100,000 steps"),
+        ("{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(40) }}", "the template takes more than"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the template calls itself without end"),
         ("{% set a = long %}" + "{% set a = a ~ a %}" * DOUBLED, "the template makes more than"),
         ("{% set a = long %}" + "{% set a = a + a %}" * DOUBLED, "the template makes more than"),
