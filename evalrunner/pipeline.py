@@ -29,6 +29,7 @@ from evalrunner.engine.runner import End, Lane, Stop, execute
 from evalrunner.engine.scoring import score_with
 from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, StoreError, UnreachableError
+from evalrunner.loop import settled_heap
 from evalrunner.open_files import allow
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
@@ -149,19 +150,21 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                 async def score(request: Request, completion: Completion) -> Mapping[str, Score]:
                     return await score_with(scorers[request.cell.prompt_set], request, completion, stop)
 
-                async with watch.follow(tally, run_dir.resumed.answered if run_dir.resumed and not only_judges else 0):
-                    end = await execute(
-                        lanes,
-                        run_dir.add,
-                        score=score,
-                        tools=tools,
-                        asides=asides,
-                        policy=policy,
-                        budget=tally.budget,
-                        stop=stop,
-                        tally=tally,
-                        clock=watch.clock,
-                    )
+                already = run_dir.resumed.answered if run_dir.resumed and not only_judges else 0
+                async with watch.follow(tally, already):
+                    with settled_heap():
+                        end = await execute(
+                            lanes,
+                            run_dir.add,
+                            score=score,
+                            tools=tools,
+                            asides=asides,
+                            policy=policy,
+                            budget=tally.budget,
+                            stop=stop,
+                            tally=tally,
+                            clock=watch.clock,
+                        )
             await _close(run_dir, end, tally.budget, half=only_judges and run_dir.counts["missing"] > 0)
     except EvalRunnerError as error:
         go_on = f"\nGo on with: evalrunner resume {shlex.quote(str(run_dir.path))}; after a change of the config, run it into another directory"
