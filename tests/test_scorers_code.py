@@ -1,5 +1,6 @@
 """The code scorer: what an answer's program is, whether it passes, and that it reaches nothing and nobody."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -121,7 +122,9 @@ async def test_a_hostile_answer_is_contained(line, why):
     got = await score(f"import os\n{line}\n{WHOLE}", code(seconds=1))
     assert time.monotonic() - began < 30
     assert why is None or (got.value == 0 and why in got.why)
-    assert _processes() <= before
+    async with asyncio.timeout(30):  # jails of tests in other workers come and go; one that stays is ours
+        while _processes() > before:  # noqa: ASYNC110 - no event tells that another process is gone
+            await asyncio.sleep(0.05)
 
 
 @isolated
