@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from evalrunner.analysis.rows import Factor, Floats, Ints, Mask, Rows, Stored, factor, numbers
+from evalrunner.analysis.rows import Factor, Floats, Ints, Mask, Rows, Stored, factor, numbers, pieces_of
 from evalrunner.analysis.tables import Effort, ErrorGroup, ModelSummary, Moment
 from evalrunner.records import ANSWERED, FINAL
 
@@ -38,7 +38,7 @@ def read_attempts(table: pa.Table | Stored, rows: Rows) -> Attempts:
         found = table[name].combine_chunks() if name in table.column_names else pa.nulls(n, kind)
         return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) and found.num_chunks else found
 
-    row = rows.find(table["key"]) if "key" in table.column_names else np.full(n, -1)
+    row = rows.find(pieces_of(table, "key")) if "key" in table.column_names else np.full(n, -1)
     outcome, status = factor(column("outcome", pa.string())), numbers(column("http_status", pa.int32()))
     answered = _is_in(outcome, ANSWERED)
     return Attempts(

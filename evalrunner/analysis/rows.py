@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -57,16 +57,16 @@ class Stored:
         self.column_names: list[str] = [name for name in rows.schema.names if name in wanted]
 
     def __getitem__(self, name: str) -> pa.ChunkedArray:
-        return pa.chunked_array(list(self._pieces(name)), self._rows.schema.field(name).type)
+        return pa.chunked_array(list(self.pieces(name)), self._rows.schema.field(name).type)
 
     def encoded(self, name: str) -> pa.ChunkedArray:
         """The column as numbers of its distinct values: piece by piece, so that no text is in memory once for each row."""
         kind = pa.dictionary(pa.int32(), self._rows.schema.field(name).type)
-        return pa.chunked_array([pc.dictionary_encode(piece) for piece in self._pieces(name)], kind)
+        return pa.chunked_array([pc.dictionary_encode(piece) for piece in self.pieces(name)], kind)
 
     def any(self, name: str) -> bool:
         """Whether the column holds anything but nulls; reads it until it does."""
-        return any(piece.null_count < len(piece) for piece in self._pieces(name))
+        return any(piece.null_count < len(piece) for piece in self.pieces(name))
 
     def first(self, name: str, where: pads.Expression) -> Any:
         """What stands in the column in the first row that fits; reads until there is one."""
@@ -74,8 +74,9 @@ class Stored:
         heads = (fragment.scanner(**scan).head(1) for fragment in self._rows.get_fragments())
         return next((head[name][0].as_py() for head in heads if head.num_rows), None)
 
-    def _pieces(self, name: str) -> Iterator[pa.Array]:
-        return (batch.column(0) for batch in in_pieces(self._rows, {name: pads.field(name)}))
+    def pieces(self, name: str) -> Iterator[pa.Array]:
+        yield from (batch.column(0) for batch in in_pieces(self._rows, {name: pads.field(name)}))
+        pa.default_memory_pool().release_unused()  # what one column was read in is kept otherwise, and the next takes more
 
 
 def in_pieces(rows: pads.Dataset, columns: Mapping[str, pads.Expression] | None = None) -> Iterator[pa.RecordBatch]:
@@ -151,14 +152,17 @@ class Rows:
         found = self._table.first(why, fits) if isinstance(self._table, Stored) else next(iter(self._table.filter(fits)[why].to_pylist()), None)
         return str(found) if found else None
 
-    def find(self, keys: pa.ChunkedArray) -> Ints:
-        """The place of each key's row, in order; -1 where there is none."""
-        place = np.full(self.n + 1, -1, dtype=np.int64)
+    def find(self, keys: Iterable[pa.Array]) -> Ints:
+        """The place of each key's row, in order; -1 where there is none. Keys are matched by 64 bits: a million texts and a table of them need 160 MB."""
+        wanted = _digests(keys)
+        if not self.has("key") or not self.n:
+            return np.full(len(wanted), -1)
+        own = _digests(pieces_of(self._table, "key"))
+        sorter = np.argsort(own, kind="stable")
+        at = sorter[np.minimum(np.searchsorted(own, wanted, sorter=sorter), self.n - 1)]
+        place = np.empty(self.n, dtype=np.int64)
         place[self._order] = np.arange(self.n)
-        own = self._table["key"] if self.has("key") else pa.nulls(self.n)
-        at = pc.index_in(keys.cast(pa.string()), value_set=own.cast(pa.string()), skip_nulls=True)
-        found: Ints = place[pc.fill_null(at, self.n).to_numpy()]
-        return found
+        return np.where(own[at] == wanted, place[at], -1)
 
     def array(self, name: str) -> Any:
         """The column as one Arrow array, in order."""
@@ -194,6 +198,16 @@ class Rows:
         place = np.empty(len(keys), dtype=np.int64)
         place[order] = np.arange(len(keys))
         return [keys[at] for at in order], place[codes] if keys else codes
+
+
+def pieces_of(table: pa.Table | Stored, name: str) -> Iterable[pa.Array]:
+    """The column, some thousand values at a time where it is read from files."""
+    return table.pieces(name) if isinstance(table, Stored) else table[name].chunks
+
+
+def _digests(pieces: Iterable[pa.Array]) -> npt.NDArray[np.uint64]:
+    texts = (pc.fill_null(piece.cast(pa.string()), "").to_numpy(zero_copy_only=False) for piece in pieces)
+    return np.concatenate([np.empty(0, dtype=np.uint64), *(pd.util.hash_array(one, categorize=False) for one in texts)])
 
 
 def numbers(column: Any) -> Floats:
