@@ -8,13 +8,16 @@ from __future__ import annotations
 import random
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from evalrunner.analysis.gates import gates_state
+from evalrunner.apart import is_async
 from evalrunner.clients.bounded import Bounded
 from evalrunner.clock import SYSTEM_CLOCK, Clock
 from evalrunner.decisions import EXIT_CODES, check_baseline, check_run
@@ -26,7 +29,7 @@ from evalrunner.engine.limiter import Limiter
 from evalrunner.engine.preflight import preflight
 from evalrunner.engine.retry import RetryPolicy
 from evalrunner.engine.runner import End, Lane, Stop, execute
-from evalrunner.engine.scoring import score_with
+from evalrunner.engine.scoring import NOT_WAITED_FOR, score_with
 from evalrunner.engine.tally import Tally
 from evalrunner.errors import BudgetError, EvalRunnerError, StoreError, UnreachableError
 from evalrunner.loop import settled_heap
@@ -34,7 +37,7 @@ from evalrunner.open_files import allow
 from evalrunner.plan.config import Config, load_config
 from evalrunner.plan.grid import Plan, make_plan
 from evalrunner.plugins import BUILT_IN, Account, Client, find
-from evalrunner.records import ANSWERED, Completion, Model, Request, Score
+from evalrunner.records import ANSWERED, Completion, Model, Record, Request, Score
 from evalrunner.results import Run, make_report
 from evalrunner.serving.launch import check, launch, to_stderr
 from evalrunner.store import spending
@@ -151,12 +154,14 @@ async def _carry_out(plan: Plan, run_dir: RunDir, redactor: Redactor, watch: Wat
                     return await score_with(scorers[request.cell.prompt_set], request, completion, stop)
 
                 already = run_dir.resumed.answered if run_dir.resumed and not only_judges else 0
+                first = {name: _kept(run_dir, found) for name, found in scorers.items() if any(map(is_async, found.values()))}
                 async with watch.follow(tally, already):
                     with settled_heap():
                         end = await execute(
                             lanes,
                             run_dir.add,
                             score=score,
+                            first=first,
                             tools=tools,
                             asides=asides,
                             policy=policy,
@@ -210,6 +215,11 @@ def _lane(plan: Plan, run_dir: RunDir, ready: Ready, model: Model, *, side: bool
     requests: Iterator[Request] = iter(()) if side else run_dir.missing(plan.requests(model))
     client = Noted(ready.clients[model.provider], run_dir.in_flight)
     return Lane(model=model, client=client, limiter=_limiter(plan, model, ready), requests=requests, side=side)
+
+
+def _kept(run_dir: RunDir, scorers: Iterable[str]) -> Callable[[Record], Awaitable[None]]:
+    """Keeps an answer whose scorers may take their time; a kill in between leaves their scores to come."""
+    return lambda record: run_dir.answered(replace(record, scores=dict.fromkeys(scorers, NOT_WAITED_FOR)))
 
 
 def _limiter(plan: Plan, model: Model, ready: Ready) -> Limiter:

@@ -290,3 +290,36 @@ async def test_nohup_is_obeyed(tmp_path):
         released.set()
         assert await process.ended(15) == 0
     assert len(open_run(tmp_path / "run").results()) == 12
+
+
+WAITS = """
+import asyncio, pathlib
+from evalrunner import Score
+def when_there():
+    async def score(request, completion):
+        while not pathlib.Path("go").exists():
+            await asyncio.sleep(0.01)
+        return Score(value=1.0)
+    return score
+"""
+
+
+async def test_an_answer_that_waits_for_its_score_survives_a_kill(tmp_path):
+    """kill -9 while more answers wait for a scorer than there are slots: `resume` asks for none of them again, and scores them."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    async with scripted(QUICK, repeat=True) as server:
+        name, *out = config(tmp_path, server)
+        written = yaml.safe_load((tmp_path / name).read_text())
+        written["prompt_sets"][0]["scorers"] = ["waits:when_there"]
+        (tmp_path / name).write_text(yaml.safe_dump(written))
+        async with started(tmp_path, "run", name, *out) as process:
+            await process.sent(server, 8)
+            journal = tmp_path / "run" / "journal"
+            async with asyncio.timeout(30):
+                while sum(path.read_bytes().count(b'"answer":{') for path in journal.glob("*")) < 8:  # noqa: ASYNC110 - the file is what counts
+                    await asyncio.sleep(0.01)
+            process.child.kill()
+        (tmp_path / "go").touch()
+        assert await completed(tmp_path) == 12
+        assert len(server.requests) == 12
+    assert set(open_run(tmp_path / "run").results()["score_when_there"]) == {1.0}

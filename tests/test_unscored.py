@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -137,3 +138,50 @@ async def test_a_crash_loses_no_judgement_that_was_written_down(tmp_path: Path, 
     assert read_results(run, ["score_judge"])["score_judge"].to_pylist() == [1.0] * 3
     ids = read_judgements(run, ["id"])["id"].to_pylist()
     assert len(ids) == len(set(ids))
+
+
+WINDOW = ((0, None), (1, None), (2, 0), (3, 2), (4, 1), (5, 3))
+"""Which answer comes, and which one's scores are there after it: two or three wait all the time, and two still do at the end."""
+SIX = SmallPlan(6, temperatures=(0.0,), scorers=PLAN.scorer_names)
+
+
+async def answered_ahead(run, files, kept):
+    """A session in which scores take their time."""
+    requests = list(SIX.all_requests())
+    async with RunDir.create(run, SIX, About(run_id="r1"), settings=Settings(segment_rows=2, files=files)) as run_dir:
+        for came, scored in WINDOW:
+            await run_dir.answered(make_record(requests[came], scores=WAITING))
+            kept.append(requests[came].key)
+            if scored is not None:
+                await run_dir.add(make_record(requests[scored], scores={"exact": Score(value=1.0), "judge": Score(value=1.0)}))
+            if run_dir._roll_task is not None:
+                await run_dir._roll_task  # segments become parts while answers wait
+        await run_dir.finish("interrupted")
+
+
+async def completed(run, kept, files=None):
+    """Nothing that was answered is missing; what has no score gets one."""
+    async with RunDir.resume(run, SIX, settings=Settings(files=files) if files else None) as run_dir:
+        assert not set(kept) & {request.key for request in run_dir.missing(SIX.all_requests())}
+        for row in run_dir.unscored().values():
+            await run_dir.rescore(row, {"judge": Score(value=1.0)})
+        for request in run_dir.missing(SIX.all_requests()):
+            await run_dir.add(make_record(request, scores={"exact": Score(value=1.0), "judge": Score(value=1.0)}))
+        await run_dir.finish("complete")
+
+
+@pytest.mark.parametrize("step", range(8, 160, 2))
+async def test_an_answer_is_kept_before_its_scores_are_there(tmp_path: Path, step: int):
+    """Killed at any file operation, and once more as it is resumed: no answer that was written down is asked again, and each stands in the tables once."""
+    kept: list[str] = []
+    run = tmp_path / "run"
+    with suppress(Killed, StoreError):
+        await answered_ahead(run, FaultyFiles(tmp_path, step), kept)
+    if not (run / "manifest.json").exists():
+        assert not kept
+        return
+    with suppress(Killed, StoreError):
+        await completed(run, kept, FaultyFiles(tmp_path, 1 + step % 23))
+    await completed(run, kept)
+    assert read_results(run, ["score_judge"])["score_judge"].to_pylist() == [1.0] * 6
+    assert sorted(read_attempts(run, ["key"])["key"].to_pylist()) == sorted(request.key for request in SIX.all_requests())

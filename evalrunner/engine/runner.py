@@ -37,6 +37,7 @@ Add = Callable[[Record], Awaitable[None]]
 ScoreAll = Callable[[Request, Completion], Awaitable[Mapping[str, Score]]]
 Failure = RequestError | EndpointError
 NO_TOOLS: Mapping[str, ToolAnswers] = {}
+NO_ADDS: Mapping[str, Add] = {}
 
 SPARE_WORKERS = 4
 """At least so many more workers than slots; mostly there are twice as many."""
@@ -51,6 +52,7 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     add: Add,
     *,
     score: ScoreAll = no_scores,
+    first: Mapping[str, Add] = NO_ADDS,
     tools: Mapping[str, ToolAnswers] = NO_TOOLS,
     asides: Asides | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -63,11 +65,12 @@ async def execute(  # noqa: PLR0913 - one keyword per seam, each with its defaul
     """Run all lanes side by side until their requests are done, or something stops them.
 
     `tools` answer the tool calls of a prompt set, by its name: each turn waits for the limiter and is retried like a request of its own.
+    `first` is told of an answer of a prompt set, by its name, before its scorers begin, where they may take their time.
     `score` is awaited for answered requests, outside their service time and without a slot; what it asks through `asides` waits and is retried like a
     request, and ends with the run. Then `add`, once per request, in the order in which they end. Raises nothing but
     CancelledError: what went wrong is in the `End`, and everything that was in flight has been added.
     """
-    run = _Run(add, score, tools, policy, budget, stop or Stop(), tally or Tally(), clock, rng or random.Random())
+    run = _Run(add, score, first, tools, policy, budget, stop or Stop(), tally or Tally(), clock, rng or random.Random())
     return await run.all(lanes, asides or Asides())
 
 
@@ -76,6 +79,7 @@ class _Run:
         self,
         add: Add,
         score: ScoreAll,
+        first: Mapping[str, Add],
         tools: Mapping[str, ToolAnswers],
         policy: RetryPolicy,
         budget: Budget | None,
@@ -86,6 +90,7 @@ class _Run:
     ) -> None:
         self.add = add
         self.score = score
+        self.first = first
         self.tools = tools
         self.policy = policy
         self.budget = budget
@@ -167,6 +172,8 @@ class _Run:
         if opened.attempts[-1].outcome not in ANSWERED:
             return opened.record(answer)
         try:
+            if (first := self.first.get(request.cell.prompt_set)) is not None:
+                await first(opened.record(answer))
             return opened.record(answer, await self.score(request, answer))
         except Exception as error:  # noqa: BLE001 - an answer that was paid for is kept, with or without scores
             self._fail(error)

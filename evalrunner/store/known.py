@@ -68,6 +68,10 @@ class KnownRows:
     def is_final(self, key: str) -> bool:
         return digest(key) in self._final
 
+    def has_answer(self, key: str) -> bool:
+        """Whether it has a row with an answer, scored or not."""
+        return digest(key) in self._final or digest(key) in self.unscored
+
     def without_answer(self, digests: Iterable[bytes]) -> int:
         """How many of them are of no final row."""
         return len(set(digests) - self._final - self.unscored.keys())

@@ -24,7 +24,7 @@ from evalrunner.store.known import KnownRows, digest
 from evalrunner.store.ledger import Ledger
 from evalrunner.store.manifest import Manifest, iso, load, manifest_path, set_back_report, this_machine, with_scorers_of
 from evalrunner.store.redact import Redactor
-from evalrunner.store.rows import columns_of, joined
+from evalrunner.store.rows import answers_alone, columns_of, joined
 
 _OURS = {lock.LOCK, IN_FLIGHT, "config.yaml", ".config.yaml.new", ".manifest.json.new", "journal", *parts.TABLES}
 
@@ -222,11 +222,13 @@ class Opening:
     def _replay_journal(self) -> int:
         """Turn what a killed run left into parts; returns the number of the next segment."""
         following = self.ledger.manifest.journal_from
-        for number, path in segments(self._run / "journal", following).items():
+        found = {number: (path, read_segment(path)) for number, path in segments(self._run / "journal", following).items()}
+        alone = answers_alone(segment.lines for _, segment in found.values())
+        answers = [body for key, body in alone.items() if not self.known.has_answer(key)]
+        for number, (path, segment) in found.items():
             if number > following:
                 self.messages.append(f"journal segments {following} to {number - 1} are missing: their rows are asked again")
             following = number + 1
-            segment = read_segment(path)
             if segment.torn:
                 self.messages.append(f"{path.name}: dropped {segment.torn} bytes at its end that were cut short; what they held is asked again")
             if segment.damaged:
@@ -234,7 +236,8 @@ class Opening:
                 lines = ", ".join(map(str, segment.damaged))
                 self.messages.append(f"{path.name}: damaged in line {lines}, kept as {aside}; those rows are asked again")
             if segment.lines:
-                self._replay(segment.lines, following)
+                self._replay([*segment.lines, *answers], following)  # with the first: later segments may hold them again, and are gone with their commit
+                answers = []
         return following
 
     def _replay(self, lines: list[bytes], following: int) -> None:

@@ -27,6 +27,23 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 _encode_sorted = msgspec.json.Encoder(enc_hook=str, order="sorted").encode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _IDENTITY = frozenset({"run_id", "key", "sample_hash"})
+_ANSWER = b'"answer":'
+_BEGINNING = 32
+"""Within so many bytes a journal line says what it is."""
+
+
+class _Keyed(Struct):
+    key: str
+
+
+class _Written(Struct):
+    """As much of a journal line, or of a body in it, as tells what it is about."""
+
+    row: _Keyed | None = None
+    answer: msgspec.Raw = msgspec.Raw()
+
+
+_decode_written = msgspec.json.Decoder(_Written).decode
 
 
 class Columns(Struct, frozen=True):
@@ -68,6 +85,22 @@ def encode(record: Record, run_id: str, columns: Columns, redactor: Redactor) ->
     for before, after in zip([row, *attempts], masked, strict=True):
         after.update((name, before[name]) for name in _IDENTITY & before.keys())
     return _json(_encode, {"row": masked[0], "attempts": masked[1:]}), True
+
+
+def encode_answer(body: bytes) -> bytes:
+    """The journal body of a row (as `encode` gives it) whose scores are not there yet; not a row itself."""
+    return b"{%b%b}" % (_ANSWER, body)
+
+
+def answers_alone(segments: Iterable[Sequence[bytes]]) -> dict[str, bytes]:
+    """Key -> body, as `encode` gave it, of the answers in journal segments that no row followed."""
+    lines = [line for lines in segments for line in lines]
+    if not any(_ANSWER in line[:_BEGINNING] for line in lines):
+        return {}
+    found = [_decode_written(line) for line in lines]
+    rows = {one.row.key for one in found if one.row is not None}
+    answers = [(_decode_written(one.answer).row, bytes(one.answer)) for one in found if one.answer]
+    return {row.key: body for row, body in answers if row is not None and row.key not in rows}
 
 
 def encode_judgement(judgement: Judgement, redactor: Redactor) -> bytes:

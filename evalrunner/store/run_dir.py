@@ -24,7 +24,7 @@ from evalrunner.store.manifest import set_back_report
 from evalrunner.store.opening import About, Opening, Resumed, Settings
 from evalrunner.store.readers import read_attempts, read_judgements, read_manifest, read_results, rows_of
 from evalrunner.store.redact import Redactor
-from evalrunner.store.rows import encode, encode_judgement, encode_scores
+from evalrunner.store.rows import encode, encode_answer, encode_judgement, encode_scores
 from evalrunner.store.unscored import answered_judgements, unscored_rows
 
 __all__ = ["About", "Resumed", "RunDir", "Settings", "read_attempts", "read_judgements", "read_manifest", "read_results", "rows_of"]
@@ -49,6 +49,9 @@ class RunDir:
         self.in_flight = self._opening.in_flight
         self._journal: Journal | None = None
         self._superseded: dict[str, list[str]] = {}
+        self._answers: dict[str, tuple[bytes, str]] = {}
+        """Key -> body and outcome of the answers that are written down and are no rows yet."""
+        self._rows = 0
         self._redacted = 0
         self._written = False
         self._started_ns = self._segment_ns = 0
@@ -103,6 +106,15 @@ class RunDir:
         unscored = any(is_open(score) for score in record.scores.values())
         await self._write(body, record.request.key, record.outcome, unscored=unscored)
 
+    async def answered(self, record: Record) -> None:
+        """Write an answer down, as surely as `add` does, whose scores may take their time. It becomes a row with `add`, or else as it is here: when the run
+        is left, or after a kill with the next `resume`.
+        """
+        body, _ = encode(record, self.run_id, self._opening.ledger.manifest.columns, self._redactor)
+        self._answers[record.request.key] = (body, record.outcome)
+        await self._append(encode_answer(body))
+        self.in_flight.end(record.request.key)
+
     async def judged(self, judgement: Judgement) -> None:
         """Write `judgement` down, as surely as `add` does."""
         await self._write(encode_judgement(judgement, self._redactor))
@@ -122,28 +134,38 @@ class RunDir:
         return {judgement.id: judgement for judgement in answered_judgements(self.path) if not self._known.is_final(judgement.key)} if self.resumed else {}
 
     async def _write(self, body: bytes, key: str = "", outcome: str = "", *, unscored: bool = False) -> None:
+        journal = self._ready()
+        self._answers.pop(key, None)
+        if key and (old := self._known.add(key, outcome, unscored=unscored)):
+            self._superseded.setdefault(old, []).append(key)
+        if not self._rows:
+            self._segment_ns = self._settings.clock.now_ns()
+        self._rows += 1
+        await self._append(body)
+        self.in_flight.end(key)
+        if journal.rows >= self._settings.segment_rows or journal.size >= self._settings.segment_bytes:
+            self._start_roll()
+        elif self._roll_timer is None or self._roll_timer.done():
+            self._roll_timer = asyncio.create_task(self._roll_in_time())
+
+    def _ready(self) -> Journal:
         if self._failure is not None:
             raise self._failure
         if self._journal is None:
             raise StoreError(f"{self.path}: this run is not open")
-        if key and (old := self._known.add(key, outcome, unscored=unscored)):
-            self._superseded.setdefault(old, []).append(key)
-        if not self._journal.rows:
-            self._segment_ns = self._settings.clock.now_ns()
+        return self._journal
+
+    async def _append(self, body: bytes) -> None:
+        journal = self._ready()
         try:
             if not self._written and self.resumed is not None:
                 with disk_errors(self.path):
                     set_back_report(self.path, self._settings.files)
             self._written = True
-            await self._journal.append(frame(body))
+            await journal.append(frame(body))
         except Exception as error:
             self._fail(error)
             raise
-        self.in_flight.end(key)
-        if self._journal.rows >= self._settings.segment_rows or self._journal.size >= self._settings.segment_bytes:
-            self._start_roll()
-        elif self._roll_timer is None or self._roll_timer.done():
-            self._roll_timer = asyncio.create_task(self._roll_in_time(self._journal))
 
     async def finish(self, state: Literal["complete", "interrupted"], reason: str | None = None, unrecorded: Mapping[str, float] | None = None) -> None:
         """Turn what is in the journal into parts, merge small ones, and close the manifest. Raises `StoreError`; does nothing if nothing was left to do.
@@ -152,6 +174,8 @@ class RunDir:
         """
         if self._journal is None:
             return
+        for key, (body, outcome) in list(self._answers.items()):
+            await self._write(body, key, outcome, unscored=True)
         await self._roll(self._journal)
         if self._failure is not None:
             raise self._failure
@@ -207,9 +231,9 @@ class RunDir:
         if self._journal is not None and (self._roll_task is None or self._roll_task.done()):
             self._roll_task = asyncio.create_task(self._roll(self._journal))
 
-    async def _roll_in_time(self, journal: Journal) -> None:
+    async def _roll_in_time(self) -> None:
         clock = self._settings.clock
-        while journal.rows and self._failure is None:
+        while self._rows and self._failure is None:
             age_s = (clock.now_ns() - self._started_ns) / 1e9
             due_s = max(self._settings.segment_s, age_s / 10) - (clock.now_ns() - self._segment_ns) / 1e9
             if due_s > 0:
@@ -222,12 +246,14 @@ class RunDir:
     async def _roll(self, journal: Journal) -> None:
         """Turn the current segment into parts, beside the event loop. Never cancelled half-way; what goes wrong is raised by the next `add`."""
         async with self._rolling:
-            if self._failure is not None or not journal.rows:
+            if self._failure is not None or not self._rows:
                 return
             try:
                 fd = await journal.prepare(journal.number + 1)
                 segment, superseded = journal.switch(fd), self._superseded
-                self._superseded = {}
+                self._superseded, self._rows = {}, 0
+                for body, _ in list(self._answers.values()):  # the old segment goes
+                    await journal.append(frame(encode_answer(body)))
                 await journal.sync()
                 changes = {"journal_from": journal.number, "counts": self.counts, "redacted": self._redacted}
                 await self._in_thread(lambda: self._convert(segment, superseded, changes))
